@@ -1,0 +1,1 @@
+"""tlogs: the client library."""

@@ -1,0 +1,1 @@
+"""The `tlogs` command."""

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Any, Final
+from itertools import islice
+from typing import Final
 
 import msgpack
 import zstandard
@@ -23,7 +24,7 @@ import zstandard
 from tlogs_shared.errors import MessageError
 from tlogs_shared.record import MAX_RECORD_BYTES, RECORD_SLACK, Fields, fields, unpacker
 
-__all__ = ["HEADER_BYTES", "MAX_RAW_BYTES", "Codec", "Header", "Kind", "check_payload", "records", "seal"]
+__all__ = ["HEADER_BYTES", "MAX_RAW_BYTES", "Codec", "Header", "Kind", "check_payload", "pieces", "records", "seal"]
 
 TARGET_RAW_BYTES: Final = 256 * 1024
 """A batch is cut when its records reach this size: large enough that its cost per record vanishes."""
@@ -196,13 +197,28 @@ def records(header: Header, payload: bytes | memoryview) -> Sequence[Fields]:
     Raises:
         MessageError: the payload does not hold what the header says.
     """
+    return [record for piece in pieces(header, payload, header.count + 1) for record in piece]
+
+
+def pieces(header: Header, payload: bytes | memoryview, size: int) -> Iterator[list[Fields]]:
+    """The records of a batch, *size* at a time: decoded, they take five times the memory of their bytes.
+
+    Raises:
+        MessageError: the payload does not hold what the header says; what came before that is good.
+    """
     raw = raw_payload(header, payload)
     reader = unpacker(len(raw))
+    left = header.count
     try:
         reader.feed(raw)
-        found: list[Any] = list(reader)
+        while found := list(islice(reader, min(size, left + 1))):
+            left -= len(found)
+            if left < 0:
+                break
+            yield [fields(values) for values in found]
+    except MessageError:
+        raise
     except (msgpack.UnpackException, ValueError, TypeError) as error:
         raise MessageError(f"a batch that is no msgpack: {error or type(error).__name__}") from None
-    if len(found) != header.count or reader.tell() != len(raw):
-        raise MessageError(f"expected {header.count} records, found {len(found)}")
-    return [fields(values) for values in found]
+    if left or reader.tell() != len(raw):
+        raise MessageError(f"expected {header.count} records, found {'more' if left <= 0 else header.count - left}")

@@ -14,7 +14,7 @@ from tlogs_shared.errors import ConfigError
 
 __all__ = ["RankSet"]
 
-_PART: Final = re.compile(r"(\d+)(?:-(\d+)(?:/(\d+))?)?")
+_PART: Final = re.compile(r"(\d+)(?:-(\d+)(?:/(\d+))?)?", re.ASCII)
 _MAX_RANK: Final = 1_000_000
 """No job has more; a larger number is a slip of the finger that would cost memory."""
 
@@ -69,7 +69,8 @@ class RankSet:
             return cls(frozenset(excluded), complement=True)
         return cls(frozenset(included - excluded))
 
-    def __contains__(self, rank: int) -> bool:
+    def __contains__(self, rank: int | None) -> bool:
+        """Whether *rank* is in it; a process without a rank is in every set that only takes ranks out."""
         return (rank in self.named) is not self.complement
 
     def __iter__(self) -> Iterator[int]:

@@ -15,6 +15,7 @@ before: one byte (an array of eleven) and nine bytes (the time as an unsigned 64
 from __future__ import annotations
 
 import logging
+import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -193,13 +194,39 @@ def message_of(record: Fields) -> str:
     """
     if record.message is not None:
         return record.message
-    args = record.args
+    template, args = record.template, record.args
     if args is None:
-        return record.template
-    try:
-        return record.template % (args if type(args) is dict else tuple(args))
-    except (TypeError, ValueError, KeyError, OverflowError):
-        return f"{record.template} {args!r} (the arguments do not fit the template)"
+        return template
+    if template in _TAME or _is_tame(template, args):
+        try:
+            return template % (args if type(args) is dict else tuple(args))
+        except (TypeError, ValueError, KeyError, OverflowError, MemoryError):
+            pass
+    return f"{template} {args!r} (the arguments do not fit the template)"
+
+
+_TAME: Final[set[str]] = set()
+"""Templates that were found to be tame; a training job has some hundreds, and says each of them again and again."""
+
+_TAME_KEPT: Final = 4096
+_WIDEST: Final = 1_000_000
+_FLAGS: Final = 40
+"""Further back than any program puts the % of a field."""
+_LARGE: Final = re.compile(r"\d{7,}")
+
+
+def _is_tame(template: str, args: Sequence[Any] | Mapping[str, Any]) -> bool:
+    """Whether no field is wider than any message may be: `%999999999d` would take a reader's memory."""
+    if "*" in template:
+        values = args.values() if isinstance(args, Mapping) else args
+        return not any(type(value) is int and abs(value) >= _WIDEST for value in values)
+    for match in _LARGE.finditer(template):
+        before = template[max(match.start() - _FLAGS, 0) : match.start()].rstrip("-+ #.0123456789")
+        if before.endswith(("%", ")")) or (not before and match.start() >= _FLAGS):
+            return False
+    if len(_TAME) < _TAME_KEPT:
+        _TAME.add(template)
+    return True
 
 
 @dataclass(frozen=True, slots=True)

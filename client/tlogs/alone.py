@@ -1,0 +1,127 @@
+"""The base of a process without torch: torch's part in it, played by us.
+
+`Alone` keeps the recorded registry, what TORCH_LOGS and set_logs() asked for, and the handlers that torch would
+attach. It answers the same questions as `tlogs.torch_bridge.Bridge`. When torch is imported after all, the base moves
+there.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from typing import TextIO
+
+from tlogs.layer import current, put
+from tlogs.torch_format import TorchFormatter, find_formatter, open_file
+from tlogs_shared.levels import LevelState, Target
+from tlogs_shared.registry import Artifact, Registry, recorded
+
+__all__ = ["Alone"]
+
+
+class Alone:
+    """Registry, state and handlers of a process that has no torch, or not yet."""
+
+    def __init__(self) -> None:
+        self._registry = recorded()
+        self._state = LevelState()
+        self._formatter: logging.Formatter = TorchFormatter(self._registry)
+        self._stderr: logging.StreamHandler[TextIO] | None = logging.StreamHandler()
+        self._file: logging.FileHandler | None = None
+        self._found: dict[str, Target] = {}
+        self.last_call: list[tuple[str, object]] | None = None
+        """What set_logs() was last called with, so that torch's own registry can make its own of it."""
+
+    def configure(self, environ: Mapping[str, str], *, quiet: bool) -> None:
+        """Take the format from TORCH_LOGS_FORMAT; with *quiet* nothing will be written to the standard error.
+
+        Raises:
+            ConfigError: it is no format.
+        """
+        self._formatter = find_formatter(environ, self._registry)
+        self._stderr = None if quiet else logging.StreamHandler()
+
+    # -- as tlogs.torch_bridge.Bridge has them
+
+    def registry(self) -> Registry:
+        """The registry as it is now."""
+        return self._registry.copy()
+
+    def state(self) -> LevelState:
+        """What was asked for."""
+        return self._state
+
+    def set_state(self, state: LevelState) -> None:
+        """Note what was asked for."""
+        self._state = state
+
+    def admit(self, wanted: Registry) -> None:
+        """Register what *wanted* has and we have not."""
+        ours = self._registry
+        ours.components.update(wanted.components)
+        ours.artifacts.update(wanted.artifacts)
+        ours.artifact_loggers.update(wanted.artifact_loggers)
+        ours.children.update(wanted.children)
+
+    def register_log(self, alias: str, loggers: tuple[str, ...]) -> None:
+        """Make *alias* a component; its loggers get handlers when settings next change, as torch has it."""
+        self._registry.components[alias] = loggers
+
+    def register_artifact(self, artifact: Artifact) -> None:
+        """Make *artifact* known."""
+        self._registry.artifacts[artifact.name] = artifact
+
+    def set_up_handlers(self, loggers: Iterable[str], out: str | None) -> None:
+        """Give *loggers* the handlers that torch would: to the standard error and the file *out* of now.
+
+        Raises:
+            OSError: *out* cannot be opened; nothing is changed then.
+        """
+        old = self._file
+        if out is None:
+            self._file = None
+        elif old is None or old.baseFilename != os.path.abspath(out):
+            self._file = open_file(out)
+        if self._stderr is not None:
+            self._stderr.setStream(sys.stderr)
+        for handler in self.handlers:
+            handler.setLevel(logging.DEBUG)
+            handler.setFormatter(self._formatter)
+        for name in loggers:
+            self._found.setdefault(name, current(name))
+            logger = logging.getLogger(name)
+            for handler in self.handlers:
+                logger.addHandler(handler)
+            if old is not None and old is not self._file:
+                logger.removeHandler(old)
+        if old is not None and old is not self._file:
+            old.close()
+
+    # -- the rest
+
+    @property
+    def handlers(self) -> list[logging.Handler]:
+        """The handlers that registered loggers have from us."""
+        return [handler for handler in (self._stderr, self._file) if handler is not None]
+
+    def additions(self) -> Registry:
+        """What came to be known here beyond what torch registers."""
+        known, found = recorded(), self._registry.copy()
+        for alias in known.components:
+            del found.components[alias]
+        for name in known.artifacts:
+            del found.artifacts[name]
+        return found
+
+    def close(self, *, restore: bool) -> None:
+        """Take the handlers off; with *restore* loggers get back the level and `propagate` that were found there."""
+        for name in self._found:
+            for handler in self.handlers:
+                logging.getLogger(name).removeHandler(handler)
+        if self._file is not None:
+            self._file.close()
+        if restore:
+            put(self._found)
+        self._found.clear()

@@ -1,0 +1,396 @@
+"""This process's levels: what TORCH_LOGS and set_logs() ask for, and leases laid over it.
+
+Theory of operation
+-------------------
+The *base* is what this process asked for itself. Without torch it is kept here (`tlogs.alone`); with torch loaded it
+is torch's own registry and state (`tlogs.torch_bridge`), and leases are never written into it. What leases change is
+computed as a whole (`tlogs_shared.levels`) and put onto the loggers as a difference, under one lock (`tlogs.layer`).
+When torch changes its state its seams say so, and the leases are laid again.
+
+An artifact that is off has a mark laid over its loggers, so that its records are not even built. The mark is part of
+the layer, like what leases do, and goes where torch or a lease turns the artifact on.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from threading import RLock
+from types import ModuleType
+from typing import Any, Final
+
+from tlogs.alone import Alone
+from tlogs.import_hook import ImportHook
+from tlogs.layer import Layer
+from tlogs.modules import find_module, locate
+from tlogs.outcome import Outcome, judge
+from tlogs.torch_bridge import INTERNAL, Bridge, find_bridge, trace_id
+from tlogs_shared.directive import from_call, from_text
+from tlogs_shared.errors import DirectiveError
+from tlogs_shared.lease import Lease
+from tlogs_shared.levels import OFF, LevelState, Target, base_targets, lease_targets, loggers_behind, overlay
+from tlogs_shared.registry import ALL, Artifact, Registry, lineage
+from tlogs_shared.torch_names import KEYWORDS
+
+__all__ = ["LEVELS", "Levels", "Outcome", "trace_id"]
+
+_log = logging.getLogger("tlogs")
+
+_IGNORED: Final = "Using TORCH_LOGS environment variable for log settings, ignoring call to set_logs"
+"""torch's own words, on torch's own logger: people and scripts look for them."""
+
+
+class Levels:
+    """The level controller of this process. Thread-safe."""
+
+    def __init__(self) -> None:
+        self.lock: Final = RLock()
+        self._hook: Final = ImportHook(INTERNAL, self._torch_executed)
+        self._clear()
+
+    def _clear(self) -> None:
+        self._base: Alone | Bridge = Alone()
+        self._coming: Bridge | None = None
+        self._layer = Layer()
+        self._leases: tuple[Lease, ...] = ()
+        self._enabled: set[str] = set()
+        self._started = False
+        self._torch_logs: str | None = None
+        self._over = False
+        self._quiet = False
+        self._last_resort: logging.Handler | None = None
+
+    # -- life
+
+    def start(self, environ: Mapping[str, str]) -> None:
+        """Put TORCH_LOGS into effect, and listen to torch; again is harmless.
+
+        Raises:
+            DirectiveError: TORCH_LOGS cannot be understood, and no torch is loaded that has said so already.
+            ConfigError: TORCH_LOGS_FORMAT is no format.
+            ImportError: TORCH_LOGS names a module whose parent cannot be imported.
+            OSError: the file of TORCH_LOGS_OUT cannot be opened.
+        """
+        if self._started:
+            return
+        text = environ.get("TORCH_LOGS")
+        quiet = environ.get("TLOGS_STDERR") == "quiet"
+        base: Alone | Bridge | None = find_bridge()
+        if base is None:
+            base = self._start_alone(environ, quiet=quiet)
+        with self.lock:
+            self._started = True
+            self._torch_logs = text
+            self._over = environ.get("TLOGS_LEASES") == "over"
+            self._quiet = quiet
+            if quiet:
+                self._last_resort, logging.lastResort = logging.lastResort, _SILENT
+            self._hook.install()
+            if isinstance(base, Bridge):
+                self._join(base)
+            else:
+                self._lay()
+
+    def _start_alone(self, environ: Mapping[str, str], *, quiet: bool) -> Alone:
+        base = self._base
+        assert isinstance(base, Alone)
+        registry = base.registry()
+        state, wanted = from_text(environ.get("TORCH_LOGS", ""), registry, find_module)
+        with self.lock:
+            base.configure(environ, quiet=quiet)
+            base.set_up_handlers(wanted.loggers(), environ.get("TORCH_LOGS_OUT"))
+            base.admit(wanted)
+            base.set_state(state)
+            under = base_targets(wanted, state)
+            for name in wanted.loggers() - registry.loggers():  # torch leaves `propagate` of these alone, too
+                under[name] = Target(under[name].level)
+            self._layer.lay({}, under)
+        return base
+
+    def stop(self) -> None:
+        """Put back what was changed on other people's loggers; what set_logs() asked of torch stays asked."""
+        with self.lock:
+            if not self._started:
+                return
+            self._hook.remove()
+            self._leases = ()
+            self._enable([])
+            self._layer.lay({})
+            for bridge in (self._base, self._coming):
+                if isinstance(bridge, Bridge):
+                    bridge.unhook()
+            if isinstance(self._base, Alone):
+                self._base.close(restore=True)
+            elif self._quiet:
+                self._base.silence_stderr(self._base.registry().loggers(), quiet=False)
+            if self._quiet and logging.lastResort is _SILENT:
+                logging.lastResort = self._last_resort
+            self._clear()
+
+    # -- the base
+
+    def set_logs(self, **settings: Any) -> None:
+        """What `torch._logging.set_logs` does, whether torch is loaded or not; a call that fails changes nothing.
+
+        Raises:
+            DirectiveError: an unknown name, an artifact that is no bool, or a level that logging does not know.
+            TypeError: an unknown keyword, or a level of a type that logging does not take.
+            ImportError: a module whose parent cannot be imported.
+            OSError: the file of TORCH_LOGS_OUT cannot be opened.
+        """
+        items = _items(**settings)
+        if "TORCH_LOGS" in os.environ:
+            logging.getLogger(INTERNAL).warning(_IGNORED)
+            return
+        self.start(os.environ)
+        state, wanted = from_call(items, self._base.registry(), find_module)
+        with self.lock:
+            base = self._base
+            base.set_up_handlers(wanted.loggers(), os.environ.get("TORCH_LOGS_OUT"))
+            base.admit(wanted)
+            base.set_state(state)
+            if isinstance(base, Alone):
+                base.last_call = items
+            self._lay(base_targets(base.registry(), state))
+
+    # -- names
+
+    def artifact_logger(self, module: str, artifact: str) -> logging.Logger:
+        """The logger of *artifact* in *module*, configured as things stand.
+
+        Raises:
+            DirectiveError: nobody registered *artifact*.
+        """
+        with self.lock:
+            base = self._base
+            registry = base.registry()
+            if artifact not in registry.artifacts:
+                suggestion = registry.suggest(artifact)
+                meant = f" (did you mean {suggestion!r}?)" if suggestion else ""
+                raise DirectiveError(f"unknown artifact {artifact!r}{meant}: register_artifact() makes a new one")
+            if isinstance(base, Bridge):
+                return base.artifact_logger(module, artifact)
+            logger = logging.getLogger(f"{module}.__{artifact}")
+            logger.artifact_name = artifact  # type: ignore[attr-defined]  # torch's formatter looks for it
+            base.admit(Registry(artifact_loggers={logger.name: artifact}))
+            under = base_targets(base.registry(), base.state())[logger.name]
+            self._lay({logger.name: under})
+            return logger
+
+    def register_log(self, alias: str, loggers: tuple[str, ...]) -> None:
+        """Make *alias* a component, or change the loggers that it stands for."""
+        with self.lock:
+            self._base.register_log(alias, loggers)
+
+    def register_artifact(self, artifact: Artifact) -> None:
+        """Make *artifact* known, or change what is known of it."""
+        with self.lock:
+            self._base.register_artifact(artifact)
+
+    # -- leases
+
+    def overlay(self, leases: Sequence[Lease]) -> Outcome:
+        """Lay *leases*, those in this process's scope, oldest first, over the base; none of them take all off."""
+        with self.lock:
+            # Judged before anything is laid: laying a level makes a logger of that name.
+            unknown = {name for lease in leases for name in lease.settings if not self.known(name)}
+            free = self._torch_logs is None or self._over
+            allowed = [lease for lease in leases if free or lease.force]
+            self._leases = tuple(_without(lease, unknown) for lease in allowed)
+            self._lay()
+            self._enable(self._leases)
+            if leases and max(leases, key=lambda lease: lease.revision) not in allowed:
+                return Outcome("ignored", f"TORCH_LOGS={self._torch_logs}")
+            return judge(allowed, self._base.registry(), unknown)
+
+    def _wanted(self) -> dict[str, Target]:
+        """What has to lie over the loggers just now."""
+        registry, state = self._base.registry(), self._base.state()
+        leases = self._leases
+        wanted = lease_targets(registry, state, [(lease.settings, lease.replace) for lease in leases])
+        for name, artifact in registry.artifact_loggers.items():
+            # Its records are for a handler of the program's own: they go on being built.
+            if wanted.get(name, _NONE).level == OFF and logging.getLogger(name).handlers:
+                named = any(artifact in lease.settings for lease in leases)
+                if not named:
+                    del wanted[name]
+        return wanted
+
+    def _lay(self, base: Mapping[str, Target] | None = None) -> int:
+        changed = self._layer.lay(self._wanted(), base or {})
+        if self._quiet and isinstance(self._base, Bridge):
+            self._base.silence_stderr(self._base.registry().loggers(), quiet=True)
+        return changed
+
+    def _enable(self, leases: Sequence[Lease]) -> None:
+        """Enable the disabled loggers that *leases* with `force` are about, and disable those of earlier ones again."""
+        registry = self._base.registry()
+        roots = {
+            logger
+            for lease in leases
+            if lease.force
+            for name in lease.settings
+            for logger in loggers_behind(name, registry)
+        }
+        for name, logger in list(logging.root.manager.loggerDict.items()):
+            if not isinstance(logger, logging.Logger):
+                continue
+            if any(above in roots for above in lineage(name)):
+                if logger.disabled:
+                    self._enabled.add(name)
+                    logger.disabled = False
+            elif name in self._enabled:
+                self._enabled.discard(name)
+                logger.disabled = True
+
+    # -- torch
+
+    def _torch_executed(self, module: ModuleType) -> None:
+        """torch's `_internal` stands; its registrations and its first `_init_logs` are still to come."""
+        with self.lock:
+            bridge = Bridge(module)
+            if not self._started or isinstance(self._base, Bridge) or not bridge.is_complete:
+                return
+            self._coming = bridge
+            bridge.admit(self._base.additions())
+            bridge.adopt(self._base.handlers)
+            bridge.accept_empty()
+            bridge.hook(self._before_init, self._after_init, self._artifact_born)
+
+    def _before_init(self) -> None:
+        """torch is about to set up its loggers: for the first time, where the base is still ours."""
+        base, bridge = self._base, self._coming
+        if not isinstance(base, Alone) or bridge is None or "TORCH_LOGS" in os.environ or base.last_call is None:
+            return
+        try:
+            state, wanted = from_call(base.last_call, bridge.registry(), find_module)
+        except (ImportError, TypeError, ValueError) as error:
+            _log.warning("this torch does not know all that set_logs() was called with before its import: %s", error)
+            state, wanted = base.state(), bridge.registry()
+        with self.lock:
+            bridge.admit(wanted)
+            bridge.set_state(state)
+
+    def _after_init(self) -> None:
+        """torch has set up its loggers: what it put there is what lies under from now on."""
+        with self.lock:
+            if self._coming is not None and isinstance(self._base, Alone):
+                self._join(self._coming)
+            elif isinstance(self._base, Bridge):
+                self._layer.rebase(base_targets(self._base.registry(), self._base.state()))
+                self._lay()
+
+    def _artifact_born(self, logger: logging.Logger) -> None:
+        """torch has configured the logger of an artifact."""
+        with self.lock:
+            if isinstance(self._base, Bridge):
+                base = base_targets(self._base.registry(), self._base.state())[logger.name]
+                self._layer.lay_one(logger.name, self._wanted().get(logger.name), base)
+
+    def _join(self, bridge: Bridge) -> None:
+        """From now on torch's state is the base."""
+        old, self._base, self._coming = self._base, bridge, None
+        if isinstance(old, Alone):
+            old.close(restore=False)
+        bridge.hook(self._before_init, self._after_init, self._artifact_born)
+        self._layer.rebase(base_targets(bridge.registry(), bridge.state()))
+        self._lay()
+
+    # -- what others ask
+
+    def check(self) -> bool:
+        """Lay the leases again where a seam is missing and something else has changed; whether that was so.
+
+        For heartbeats: where all seams are in place this costs next to nothing.
+        """
+        with self.lock:
+            if not self._started:
+                return False
+            if isinstance(self._base, Alone):
+                bridge = find_bridge()
+                if bridge is None:
+                    return False
+                self._join(bridge)
+                return True
+            if self._base.is_hooked:
+                return False
+            return self._lay() > 0
+
+    def known(self, name: str) -> bool:
+        """Whether this process knows *name*: a component, an artifact, a logger, or a module; imports nothing."""
+        registry = self._base.registry()
+        return (
+            name == ALL
+            or name in registry.components
+            or name in registry.artifacts
+            or isinstance(logging.root.manager.loggerDict.get(name), logging.Logger)
+            or locate(name)
+        )
+
+    def report(self) -> dict[str, Any]:
+        """Levels and artifacts for `tlogs levels`: primitives only."""
+        with self.lock:
+            registry, state = self._base.registry(), self._base.state()
+            for lease in self._leases:
+                state = overlay(LevelState() if lease.replace else state, lease.settings, registry)
+            return {
+                "components": {
+                    alias: {"configured": _configured(loggers, state), "effective": _effective(loggers)}
+                    for alias, loggers in registry.components.items()
+                },
+                "artifacts": sorted(state.on),
+                "seams": self._seams(),
+            }
+
+    def _seams(self) -> str:
+        if isinstance(self._base, Bridge):
+            return "hooked" if self._base.is_hooked else "polled"
+        return "hooked" if self._started else "none"
+
+
+def _without(lease: Lease, names: set[str]) -> Lease:
+    """*lease* as far as it is about other names."""
+    return replace(lease, settings={name: value for name, value in lease.settings.items() if name not in names})
+
+
+def _configured(loggers: Sequence[str], state: LevelState) -> str | None:
+    levels = [state.levels[name] for name in loggers if name in state.levels]
+    return logging.getLevelName(min(levels)) if levels else None
+
+
+def _effective(loggers: Sequence[str]) -> str:
+    return str(logging.getLevelName(min(logging.getLogger(name).getEffectiveLevel() for name in loggers)))
+
+
+def _items(**settings: Any) -> list[tuple[str, object]]:
+    """The arguments of set_logs() in the order in which torch applies them: its keywords, then `modules`."""
+    modules = settings.pop("modules", None) or {}
+    for name in settings.keys() - KEYWORDS.keys():
+        close = difflib.get_close_matches(name, KEYWORDS, n=1)
+        meant = f". Did you mean {close[0]!r}?" if close else "; modules={...} takes any other name"
+        raise TypeError(f"set_logs() got an unexpected keyword argument {name!r}{meant}")
+    if not hasattr(modules, "items"):
+        raise AttributeError(f"modules must map names to levels, found {modules!r}: it has no attribute 'items'")
+    items: list[tuple[str, object]] = []
+    for name, is_artifact in KEYWORDS.items():
+        value = settings.get(name)
+        if not (value is None or (is_artifact and value is False)):
+            items.append(("torch" if name == ALL else name, value))
+    return [*items, *modules.items()]
+
+
+_NONE: Final = Target(logging.NOTSET)
+
+_SILENT: Final = logging.NullHandler()
+"""What `logging.lastResort` is under TLOGS_STDERR=quiet."""
+
+LEVELS: Final = Levels()
+"""This process's levels."""
+
+if hasattr(os, "register_at_fork"):  # the child must not find the lock held by a thread that it does not have
+    os.register_at_fork(
+        before=LEVELS.lock.acquire, after_in_parent=LEVELS.lock.release, after_in_child=LEVELS.lock.release
+    )

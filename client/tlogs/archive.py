@@ -233,7 +233,7 @@ class RunArchive:
                 found.fault(f"{name}: the file header is damaged")
             elif end == START and segment.header.previous.segment >= ledger.dropped_before:
                 found.fault(f"{name}: what came before it, up to {segment.header.previous}, is missing")
-            elif end != START and not _follows(segment.header.previous, end):
+            elif end != START and not segment.header.follows(end):
                 found.fault(f"{name}: follows {segment.header.previous}, but found is {end}")
             scan = Scan(segment.read, segment.size(), verify=True, skip=True)
             for frame in scan:
@@ -363,11 +363,6 @@ class _Segment:
     def __del__(self) -> None:
         if hasattr(self, "_file"):
             os.close(self._file)
-
-
-def _follows(previous: Position, end: Position) -> bool:
-    """Whether a segment that came after *previous* comes after *end*; thinning moves an end."""
-    return previous == end or (end.offset >= THINNED_BASE and previous.segment == end.segment)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

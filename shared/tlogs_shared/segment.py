@@ -124,6 +124,10 @@ class FileHeader:
         """What is added to an offset in the file to get a position's offset."""
         return THINNED_BASE if self.thinned else 0
 
+    def follows(self, end: Position) -> bool:
+        """Whether this segment came right after what ended at *end*. Thinning a segment moves its end."""
+        return self.previous == end or (end.offset >= THINNED_BASE and self.previous.segment == end.segment)
+
     def pack(self) -> bytes:
         """The file header as bytes, with an empty mark."""
         packed = _FILE.pack(

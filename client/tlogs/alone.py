@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TextIO
 
 from tlogs.layer import current, put
@@ -70,8 +71,14 @@ class Alone:
         self._registry.components[alias] = loggers
 
     def register_artifact(self, artifact: Artifact) -> None:
-        """Make *artifact* known."""
-        self._registry.artifacts[artifact.name] = artifact
+        """Make *artifact* known; where it is already, what is said of it adds to what was, as torch has it."""
+        old = self._registry.artifacts.get(artifact.name, artifact)
+        self._registry.artifacts[artifact.name] = replace(
+            artifact,
+            off_by_default=artifact.off_by_default or old.off_by_default,
+            visible=artifact.visible or old.visible,
+            log_format=old.log_format if artifact.log_format is None else artifact.log_format,
+        )
 
     def set_up_handlers(self, loggers: Iterable[str], out: str | None) -> None:
         """Give *loggers* the handlers that torch would: to the standard error and the file *out* of now.

@@ -105,8 +105,10 @@ class Levels:
             base.admit(wanted)
             base.set_state(state)
             under = base_targets(wanted, state)
-            for name in wanted.loggers() - registry.loggers():  # torch leaves `propagate` of these alone, too
-                under[name] = Target(under[name].level)
+            for name in wanted.loggers() - registry.loggers():
+                # torch, too, lets a module that TORCH_LOGS names pass its records on to the program's own handlers.
+                if not wanted.has_component_above(name.rpartition(".")[0]):
+                    under[name] = Target(under[name].level)
             self._layer.lay({}, under)
         return base
 
@@ -141,11 +143,12 @@ class Levels:
             ImportError: a module whose parent cannot be imported.
             OSError: the file of TORCH_LOGS_OUT cannot be opened.
         """
-        items = _items(**settings)
+        _check_keywords(settings)
         if "TORCH_LOGS" in os.environ:
             logging.getLogger(INTERNAL).warning(_IGNORED)
             return
         self.start(os.environ)
+        items = _items(**settings)
         state, wanted = from_call(items, self._base.registry(), find_module)
         with self.lock:
             base = self._base
@@ -365,13 +368,16 @@ def _effective(loggers: Sequence[str]) -> str:
     return str(logging.getLevelName(min(logging.getLogger(name).getEffectiveLevel() for name in loggers)))
 
 
-def _items(**settings: Any) -> list[tuple[str, object]]:
-    """The arguments of set_logs() in the order in which torch applies them: its keywords, then `modules`."""
-    modules = settings.pop("modules", None) or {}
-    for name in settings.keys() - KEYWORDS.keys():
+def _check_keywords(settings: Mapping[str, object]) -> None:
+    for name in settings.keys() - KEYWORDS.keys() - {"modules"}:
         close = difflib.get_close_matches(name, KEYWORDS, n=1)
         meant = f". Did you mean {close[0]!r}?" if close else "; modules={...} takes any other name"
         raise TypeError(f"set_logs() got an unexpected keyword argument {name!r}{meant}")
+
+
+def _items(modules: Any = None, **settings: Any) -> list[tuple[str, object]]:
+    """The arguments of set_logs() in the order in which torch applies them: its keywords, then `modules`."""
+    modules = modules or {}
     if not hasattr(modules, "items"):
         raise AttributeError(f"modules must map names to levels, found {modules!r}: it has no attribute 'items'")
     items: list[tuple[str, object]] = []

@@ -18,7 +18,7 @@ def find_module(name: str) -> bool:
     Raises:
         ImportError, ValueError: as `importlib.util.find_spec` raises them.
     """
-    if name.startswith("torch.") and "torch" not in sys.modules:
+    if name.startswith("torch.") and sys.modules.get("torch") is None:
         return find_spec("torch") is None or locate(name)
     return find_spec(name) is not None
 

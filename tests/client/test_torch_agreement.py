@@ -1,0 +1,235 @@
+"""The same settings through torch and through tlogs: levels, and what comes out, for every logger, after every step.
+
+torch is asked in a process of its own (`levels_server.py`), one fork for each case; so is tlogs, with torch loaded
+and without. Where torch is not installed its recorded answers stand in (`tests/data/torch_answers.json`, made by
+`tests/data/record_torch_answers.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tlogs_shared.registry import recorded
+from tlogs_shared.torch_names import TORCH_VERSION
+
+SERVER = Path(__file__).with_name("levels_server.py")
+ANSWERS = Path(__file__).parents[1] / "data" / "torch_answers.json"
+
+REGISTRY = recorded()
+MODULES = ["homod", "hopkg", "hopkg.alpha", "hopkg.sub.beta", "json", "torch._dynamo", "torch.autograd"]
+NO_MODULES = ["nope", "nope.sub", "homod.sub", "hopkg.nope", "Dynamo", "help", "hobroken.sub", ".homod", "__main__"]
+HOMES = ["torch._dynamo.guards", "torch._inductor.scheduler", "torch.distributed.x", "mymod", "homod", "hopkg.alpha"]
+PLAIN = ["torch._dynamo.convert_frame", "torch.distributed.x", "torch.fx", "mymod", "other.thing", *HOMES, *MODULES[:5]]
+ARTIFACTS = ["guards", "graph_breaks", "bytecode", "recompiles_verbose", "verbose_guards"]
+
+Case = dict[str, Any]
+Answer = list[dict[str, Any]]
+
+
+class Server:
+    """One `levels_server.py`: cases in, answers out."""
+
+    def __init__(self, mode: str, packages: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", str(SERVER), mode, str(packages)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._read() == "ready\n", f"levels_server.py {mode} did not start"
+
+    def _read(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+    def ask(self, case: Case) -> Answer:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(case) + "\n")
+        self._process.stdin.flush()
+        answer: Answer = json.loads(self._read())
+        return answer
+
+    def close(self) -> None:
+        self._process.communicate(timeout=30)
+
+
+def make_packages(root: Path) -> Path:
+    """The modules that the cases name: homod, hopkg (with alpha and sub.beta), and hobroken, which raises."""
+    for name, text in {
+        "homod.py": "",
+        "hopkg/__init__.py": "",
+        "hopkg/alpha.py": "",
+        "hopkg/sub/__init__.py": "",
+        "hopkg/sub/beta.py": "",
+        "hobroken/__init__.py": "raise RuntimeError('broken')",
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_packages(tmp_path_factory.mktemp("packages"))
+
+
+def serve(mode: str, packages: Path) -> Iterator[Server]:
+    if mode != "absent" and find_spec("torch") is None:
+        pytest.skip("torch is not installed")
+    server = Server(mode, packages)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def torch(packages: Path) -> Iterator[Server]:
+    yield from serve("torch", packages)
+
+
+@pytest.fixture(scope="module")
+def loaded(packages: Path) -> Iterator[Server]:
+    yield from serve("loaded", packages)
+
+
+@pytest.fixture(scope="module")
+def absent(packages: Path) -> Iterator[Server]:
+    yield from serve("absent", packages)
+
+
+def differences(case: Case, theirs: Answer, ours: Answer) -> list[str]:
+    """Where tlogs says something else than torch; shown twice by torch is shown once by tlogs."""
+    found = []
+    if len(theirs) != len(ours):
+        return [f"TORCH_LOGS: torch raised {theirs[0]['error'][:1]}, tlogs {ours[0]['error'][:1]}"]
+    for step, their, our in zip([["start"], *case["steps"]], theirs, ours, strict=False):
+        if (their["error"] or ["-"])[0] not in (our["error"] or ["-"]):
+            found.append(f"{step}: torch raised {their['error'][:1]}, tlogs {our['error'][:1]}")
+        if their["warned"] != our["warned"]:
+            found.append(f"{step}: torch warned {their['warned']} times, tlogs {our['warned']}")
+        if step == ["start"] and their["error"]:  # `import torch` fails, and the program ends
+            continue
+        for logger, (level, shown, taken) in their["loggers"].items():
+            expected = [level, [min(count, 1) for count in shown], taken]
+            level, shown, taken = our["loggers"][logger]
+            if [level, [min(count, 1) for count in shown], taken] != expected:
+                found.append(f"{step}: {logger}: torch {expected}, tlogs {our['loggers'][logger]}")
+    return found
+
+
+def probes(steps: list[list[Any]]) -> list[str]:
+    """The loggers to look at: every registered one, those that a case names, and the artifacts that it has made."""
+    artifacts = [f"{step[1]}.__{step[2]}" for step in steps if step[0] == "artifact"]
+    return sorted({*REGISTRY.loggers(), *PLAIN, *artifacts})
+
+
+names = st.sampled_from(REGISTRY.names() + MODULES + ARTIFACTS * 3)
+tokens = st.builds(str.__add__, st.sampled_from(["+", "-", ""]), names)
+texts = st.builds(
+    lambda parts, separator: separator.join(parts),
+    st.lists(tokens, min_size=1, max_size=5),
+    st.sampled_from([",", ",", ", ", ",\n\t"]),
+)
+odd_texts = st.one_of(
+    st.builds(lambda text, bad: f"{text},{bad}", texts, st.sampled_from(NO_MODULES)),
+    st.builds(lambda text, at, bad: text[:at] + bad + text[at:], texts, st.integers(0, 9), st.sampled_from("+-, .=:'")),
+    st.text(st.sampled_from("+-, .\n'dynamoall"), max_size=9),
+)
+levels = st.sampled_from([10, 20, 30, 40, 50, 0, None, 10, 20, False, True, 15, 10.0, "DEBUG", "bogus", [10]])
+good_levels = st.sampled_from([10, 20, 30, 40, 50, 0, None])
+switches = st.sampled_from([True, True, True, False, None, 1, 0, "on"])
+components = st.sampled_from(["all", "dynamo", "aot", "dynamic", "distributed", "c10d", "ddp", "fsdp", "export"])
+in_modules = st.dictionaries(
+    st.sampled_from([*REGISTRY.components, *MODULES, *MODULES, *REGISTRY.loggers()]), good_levels, max_size=3
+) | st.dictionaries(st.sampled_from([*REGISTRY.names(), *MODULES, *NO_MODULES, "", "+c10d"]), levels, max_size=3)
+keywords = st.builds(
+    lambda components, artifacts, modules, other: {**components, **artifacts, **modules, **other},
+    st.dictionaries(components, good_levels, max_size=4) | st.dictionaries(components, levels, max_size=2),
+    st.dictionaries(st.sampled_from(ARTIFACTS[:4]), st.just(True), max_size=3)
+    | st.dictionaries(st.sampled_from(ARTIFACTS), switches, max_size=2),
+    st.fixed_dictionaries({}, optional={"modules": in_modules | st.sampled_from([None, [], 0, "x", [1]])}),
+    st.just({}) | st.sampled_from([{"pp": 10}, {"nope": 10}, {"torch": 10}]),
+)
+aliases = st.sampled_from(["mine", "c10d", "guards"])
+loggers = st.lists(st.sampled_from(["other.thing", "homod", "torch.fx", "torch._dynamo.convert_frame"]), min_size=1)
+step = st.one_of(
+    st.builds(lambda keywords: ["set_logs", keywords], keywords),
+    st.builds(lambda keywords: ["set_logs", keywords], keywords),
+    st.builds(lambda home, name: ["artifact", home, name], st.sampled_from(HOMES), st.sampled_from(ARTIFACTS)),
+    st.builds(lambda alias, loggers: ["register_log", alias, loggers], aliases, loggers),
+    st.builds(lambda off: ["register_artifact", "fresh", off], st.booleans()),
+    st.builds(lambda home: ["artifact", home, "fresh"], st.sampled_from(HOMES)),
+    st.builds(lambda text: ["setenv", text], st.none() | texts),
+)
+some = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def check(case: Case, torch: Server, *others: Server) -> None:
+    theirs = torch.ask(case)
+    for other in others:
+        assert differences(case, theirs, other.ask(case)) == []
+
+
+@pytest.mark.torch
+@some
+@given(text=st.one_of(texts, texts, odd_texts), first=st.lists(step.filter(lambda s: s[0] == "artifact"), max_size=2))
+def test_torch_logs_means_the_same_as_to_torch(
+    torch: Server, loaded: Server, absent: Server, text: str, first: list[list[Any]]
+) -> None:
+    case = {"env": text, "steps": first, "probe": probes(first)}
+    check(case, torch, loaded, absent)
+
+
+@pytest.mark.torch
+@some
+@given(text=st.none() | st.none() | texts, steps=st.lists(step, min_size=1, max_size=6))
+def test_any_sequence_of_calls_means_the_same_as_to_torch(
+    torch: Server, loaded: Server, absent: Server, text: str | None, steps: list[list[Any]]
+) -> None:
+    case = {"env": text, "steps": steps, "probe": probes(steps)}
+    check(case, torch, loaded, absent)
+
+
+def answers_of_torch() -> list[tuple[Case, Answer]]:
+    """What was recorded; `record_torch_answers.compact` says what was left out."""
+    found = json.loads(ANSWERS.read_text())
+    usual = found[0][1][0]["loggers"]
+    for case, answer in found:
+        case["probe"] = probes(case["steps"])
+        seen = {name: usual.get(name) for name in case["probe"]}
+        for step in answer:
+            seen = {**seen, **step["loggers"]}
+            step["loggers"] = dict(seen)
+    return [(case, answer) for case, answer in found]
+
+
+RECORDED = answers_of_torch()
+TITLES = [f"{case['env']!r}-{[step[1] for step in case['steps'] if step[0] == 'set_logs']}" for case, _ in RECORDED]
+
+
+@pytest.mark.parametrize(("case", "theirs"), RECORDED, ids=TITLES)
+def test_without_torch_settings_mean_what_torch_was_seen_to_make_of_them(
+    absent: Server, case: Case, theirs: Answer
+) -> None:
+    assert differences(case, theirs, absent.ask(case)) == []
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(("case", "theirs"), RECORDED, ids=TITLES)
+def test_with_torch_settings_mean_what_torch_was_seen_to_make_of_them(
+    torch: Server, loaded: Server, case: Case, theirs: Answer
+) -> None:
+    """And torch itself still says what was recorded, where it is the version that was recorded."""
+    assert differences(case, theirs, loaded.ask(case)) == []
+    if version("torch").partition("+")[0] == TORCH_VERSION:
+        assert torch.ask(case) == theirs

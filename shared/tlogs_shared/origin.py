@@ -6,6 +6,7 @@ environment or learnt late; the newest label holds for the stream from its first
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Final, get_args, get_origin, get_type_hints
@@ -15,6 +16,9 @@ from tlogs_shared.errors import ConfigError, MessageError
 __all__ = ["Origin", "StreamInfo", "find_key", "find_origin"]
 
 STREAM_ID_BYTES: Final = 16
+
+RUN_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
+"""What a run may be called."""
 
 
 @dataclass(frozen=True, slots=True)

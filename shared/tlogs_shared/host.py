@@ -1,0 +1,83 @@
+"""This host: its name for one start of its kernel, its processes, and where a user's live collectors are listed.
+
+The one module of this package that looks at the machine, since both sides must see the same.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from tlogs_shared.errors import ConfigError
+from tlogs_shared.secret import parse_secret
+
+__all__ = ["boot_id", "is_running", "live_directory", "read_secret_file"]
+
+
+def live_directory(environ: Mapping[str, str]) -> Path:
+    """The directory with a link to the `collector.json` of each live collector of this user."""
+    state = environ.get("XDG_STATE_HOME") or os.path.join(
+        environ.get("HOME") or os.path.expanduser("~"), ".local/state"
+    )
+    return Path(state) / "tlogs" / "live"
+
+
+def boot_id() -> str:
+    """What tells this machine, since it was started, from every other: "" where the system has no such thing.
+
+    Containers of one host share it, and their process numbers differ, so their namespace is part of it.
+    """
+    try:
+        kernel = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{kernel}:{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process of this number lives here."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return not _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    """A killed worker stays in the table until its parent has asked for it; it will not speak again."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] in ("Z", "X")
+
+
+def read_secret_file(path: str) -> tuple[bytes, str]:
+    """The secret in a file, and a warning about the file, "" where there is none.
+
+    A file that others may read is refused where this user could mend that; a mounted one (a Kubernetes secret is owned
+    by root and readable by all) is accepted with a warning.
+
+    Raises:
+        ConfigError: it cannot be read, others may read it, or it holds no secret.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            status = os.fstat(file.fileno())
+            text = file.read(4096)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ConfigError(f"secret file {path!r}: {reason}; make one with: tlogs keygen FILE") from None
+    warning = ""
+    if status.st_mode & (stat.S_IWGRP | stat.S_IRWXO):
+        mode = f"mode {stat.S_IMODE(status.st_mode):04o}"
+        if not os.path.islink(path):
+            raise ConfigError(
+                f"secret file {path!r}: others may read it ({mode}); put that right with: chmod 600 {path}"
+            )
+        warning = f"secret file {path!r}: others may read it ({mode})"
+    return parse_secret(text, f"secret file {path!r}"), warning

@@ -1,0 +1,66 @@
+"""Durations and sizes as people write them: `250ms 5s 10m 2h 7d`, `64MiB 20GB`."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from tlogs_shared.errors import ConfigError
+
+__all__ = ["format_duration", "parse_duration", "parse_size"]
+
+_UNITS_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_FACTORS: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?", re.IGNORECASE)
+
+
+def parse_duration(text: str, *, source: str = "duration") -> float:
+    """A duration in seconds; parts may follow each other.
+
+    Raises:
+        ConfigError: *text* is no duration; *source* says where it was found.
+
+    >>> parse_duration("250ms"), parse_duration("1h30m")
+    (0.25, 5400.0)
+    """
+    parts = _DURATION.findall(text.strip().lower())
+    if not parts or "".join(number + unit for number, unit in parts) != text.strip().lower():
+        raise ConfigError(f"{source} {text!r}: expected a duration such as 250ms, 5s, 10m, 2h or 7d")
+    return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
+
+
+def format_duration(seconds: float) -> str:
+    """A duration in its two largest units, as a person reads it at a glance.
+
+    >>> format_duration(0.25), format_duration(5.04), format_duration(75), format_duration(90061)
+    ('250ms', '5.0s', '1m15s', '1d1h')
+    """
+    if seconds < 1:
+        return f"{seconds * 1000:.0f}ms"
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    left = int(seconds)
+    found: list[str] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        if count or found:
+            found.append(f"{count}{unit}" if count else "")
+        if len(found) == 2:
+            break
+    return "".join(found)
+
+
+def parse_size(text: str, *, source: str = "size") -> int:
+    """A size in bytes.
+
+    Raises:
+        ConfigError: *text* is no size; *source* says where it was found.
+
+    >>> parse_size("64MiB"), parse_size("20GB"), parse_size("512")
+    (67108864, 20000000000, 512)
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None or match[2].lower() not in _FACTORS:
+        raise ConfigError(f"{source} {text!r}: expected a size such as 64MiB or 20GB")
+    return int(float(match[1]) * _FACTORS[match[2].lower()])

@@ -1,0 +1,51 @@
+"""The secret that the processes of one user share with their collector, and the proofs made of it.
+
+On loopback each side proves that it has the secret by an HMAC over the other's nonce; on any other interface the same
+secret also yields the CURVE keys (`curve_seed`), so that there is one thing to hand out, not three.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import Final, Literal
+
+from tlogs_shared.errors import ConfigError
+
+__all__ = ["NONCE_BYTES", "curve_seed", "parse_secret", "prove"]
+
+NONCE_BYTES: Final = 16
+MIN_SECRET_CHARACTERS: Final = 16
+"""A shorter secret could be guessed."""
+
+Role = Literal["collector", "peer"]
+
+
+def parse_secret(text: str, source: str) -> bytes:
+    """The secret in *text*, as a file or a variable holds it; white space around it does not count.
+
+    Raises:
+        ConfigError: empty or too short; *source* is named.
+    """
+    secret = text.strip()
+    if len(secret) < MIN_SECRET_CHARACTERS:
+        raise ConfigError(
+            f"{source}: expected a secret of at least {MIN_SECRET_CHARACTERS} characters, found {len(secret)}; "
+            f"make one with: tlogs keygen FILE"
+        )
+    return secret.encode()
+
+
+def prove(secret: bytes, role: Role, nonce: bytes) -> bytes:
+    """What only a holder of *secret* can answer to *nonce*; the role keeps one side's answer from serving the other."""
+    return hmac.digest(secret, b"tlogs " + role.encode() + b" " + nonce, hashlib.sha256)
+
+
+def is_proof(secret: bytes, role: Role, nonce: bytes, proof: bytes) -> bool:
+    """Whether *proof* answers *nonce*, compared in constant time."""
+    return hmac.compare_digest(prove(secret, role, nonce), proof)
+
+
+def curve_seed(secret: bytes, role: Role) -> bytes:
+    """The 32 bytes that serve as the CURVE secret key of one side."""
+    return hmac.digest(secret, b"tlogs curve " + role.encode(), hashlib.sha256)

@@ -96,6 +96,8 @@ class RunDirectory:
             notes.append(f"{LEDGER_FILE}: {error}; what was removed counts as missing")
         recovery = Recovery(self.disk, self.path, self.ledger, trusted)
         recovery.run()
+        if CONTROL_FILE in self.disk.names(self.path):
+            self._open_control()  # lines of an earlier life may not be synced yet
         self.closed = recovery.segments
         # An entry for a segment that is whole was written just before a crash: nothing was taken out.
         thinned = {number for number, segment in self.closed.items() if segment.thinned}
@@ -276,16 +278,20 @@ class RunDirectory:
         Raises:
             OSError: the disk refuses; a half line is passed over by readers.
         """
+        control = self._open_control()
+        # A crash or a full disk may have left half a line, which must not swallow this one.
+        size = self.disk.size(control)
+        torn = size > 0 and self.disk.read(control, 1, size - 1) != b"\n"
+        data = b"\n" * torn + json.dumps(dict(line)).encode() + b"\n"
+        if self.disk.write(control, [data]) != len(data):
+            raise OSError(errno.ENOSPC, "a line was not written whole")
+
+    def _open_control(self) -> int:
         if self._control is None:
             self._control = self.disk.extend(f"{self.path}/{CONTROL_FILE}")
             self._names_changed = True
-        # A crash or a full disk may have left half a line, which must not swallow this one.
-        size = self.disk.size(self._control)
-        torn = size > 0 and self.disk.read(self._control, 1, size - 1) != b"\n"
-        data = b"\n" * torn + json.dumps(dict(line)).encode() + b"\n"
-        if self.disk.write(self._control, [data]) != len(data):
-            raise OSError(errno.ENOSPC, "a line was not written whole")
         self._control_changed = True
+        return self._control
 
     def set_meta(self, meta: Mapping[str, Any]) -> None:
         """Replace the metadata.

@@ -1,0 +1,5 @@
+"""`python -m tlogs_collector`."""
+
+from tlogs_collector.cli import main
+
+main()

@@ -1,0 +1,89 @@
+"""The second thread: it waits for the disk, so that the loop never does."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Final
+
+from tlogs_collector.store import Store
+from tlogs_shared.errors import StoreError
+
+__all__ = ["Syncer"]
+
+RETAIN_EVERY_S: Final = 5.0
+FAILED_PAUSE_S: Final = 0.5
+
+
+class Syncer:
+    """Syncs group after group: what is appended while one sync runs is covered by the next.
+
+    `ready` is a file descriptor that becomes readable when there is something to `take`.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.ready, self._signal = os.pipe()
+        os.set_blocking(self.ready, False)
+        os.set_blocking(self._signal, False)
+        self._covered = 0
+        self._failures: list[StoreError] = []
+        self._work = threading.Event()
+        self._stop = False
+        self._thread = threading.Thread(target=self._run, name="tlogs-sync", daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """There is something to sync."""
+        self._work.set()
+
+    def take(self) -> tuple[int, list[StoreError]]:
+        """How many frames are safe by now, and what failed since the last call."""
+        try:
+            os.read(self.ready, 4096)
+        except BlockingIOError:
+            pass
+        failures, self._failures = self._failures, []
+        return self._covered, failures
+
+    def stop(self) -> None:
+        """End the thread; what was written before is synced by the store's close."""
+        self._stop = True
+        self._work.set()
+        self._thread.join()
+        os.close(self.ready)
+        os.close(self._signal)
+
+    def _run(self) -> None:
+        while not self._stop:
+            if not self._work.wait(RETAIN_EVERY_S):
+                self._retain()
+                continue
+            self._work.clear()
+            if self._stop:
+                return
+            try:
+                self._covered = self._store.sync()
+            except StoreError as error:
+                self._fail(error)
+            else:
+                self._tell()
+
+    def _retain(self) -> None:
+        try:
+            while not self._stop and self._store.retain():
+                pass
+        except StoreError as error:
+            self._fail(error)
+
+    def _fail(self, error: StoreError) -> None:
+        self._failures.append(error)
+        self._tell()
+        # Nothing is gained by asking a failing disk a thousand times a second.
+        threading.Event().wait(FAILED_PAUSE_S)
+
+    def _tell(self) -> None:
+        try:
+            os.write(self._signal, b".")
+        except BlockingIOError:
+            pass

@@ -54,6 +54,7 @@ class Levels:
     def _clear(self) -> None:
         self._base: Alone | Bridge = Alone()
         self._coming: Bridge | None = None
+        self._seen = LevelState()
         self._layer = Layer()
         self._leases: tuple[Lease, ...] = ()
         self._enabled: set[str] = set()
@@ -224,6 +225,7 @@ class Levels:
 
     def _lay(self, base: Mapping[str, Target] | None = None) -> int:
         changed = self._layer.lay(self._wanted(), base or {})
+        self._seen = self._base.state()
         if self._quiet and isinstance(self._base, Bridge):
             self._base.silence_stderr(self._base.registry().loggers(), quiet=True)
         return changed
@@ -320,6 +322,8 @@ class Levels:
                 return True
             if self._base.is_hooked:
                 return False
+            if self._base.state() != self._seen:
+                self._layer.rebase(base_targets(self._base.registry(), self._base.state()))
             return self._lay() > 0
 
     def known(self, name: str) -> bool:

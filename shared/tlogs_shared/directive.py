@@ -25,6 +25,7 @@ from typing import Final
 from tlogs_shared.errors import DirectiveError
 from tlogs_shared.levels import LevelState, level_names, level_number
 from tlogs_shared.registry import ALL, Registry
+from tlogs_shared.torch_names import KEYWORDS
 
 __all__ = ["Directive", "from_call", "from_text", "help_text", "parse", "parse_level", "parse_specs", "unknown_name"]
 
@@ -123,7 +124,7 @@ def from_call(
         ImportError: a module whose parent cannot be imported, as `find_spec` raises it.
     """
     registry = registry.copy()
-    levels: dict[str, int] = {}
+    levels: dict[str, object] = {}
     on: set[str] = set()
     for name, value in items:
         if value is None:
@@ -139,14 +140,13 @@ def from_call(
                 raise DirectiveError(
                     f"Unrecognized log level for log {name}: {value!r}, valid level values are: {valid}"
                 )
-            levels.update(dict.fromkeys(registry.components.get(name, (name,)), level_number(value)))
+            levels.update(dict.fromkeys(registry.components.get(name, (name,)), value))
         elif _is_module(name, registry, find_module, "set_logs()"):
-            level = level_number(value)  # torch does not check the range here, and neither do we
             _admit(name, registry)
-            levels[name] = level
+            levels[name] = value  # torch does not check the range here, and neither do we
         else:
             raise DirectiveError(unknown_name(name, registry, "set_logs()"))
-    return LevelState(levels, frozenset(on)), registry
+    return LevelState({name: level_number(value) for name, value in levels.items()}, frozenset(on)), registry
 
 
 def _is_module(name: str, registry: Registry, find_module: FindModule, where: str) -> bool:
@@ -239,6 +239,18 @@ def _setting(clause: str, name: str, value: str, registry: Registry, *, signed: 
             raise DirectiveError(f"{clause!r}: {name} is a component and has a level; say {name}=DEBUG")
         return switch
     return parse_level(value)
+
+
+def in_call_order(settings: Mapping[str, int | bool]) -> dict[str, int | bool]:
+    """*settings* given as keywords, in the order in which set_logs() applies them; other names follow as they came.
+
+    The order matters where two names stand for one logger: the later one wins.
+
+    >>> list(in_call_order({"my.module": 10, "export": 10, "dynamo": 40}))
+    ['dynamo', 'export', 'my.module']
+    """
+    known = {name: settings[name] for name in KEYWORDS if name in settings}
+    return known | {name: value for name, value in settings.items() if name not in known}
 
 
 def help_text(registry: Registry, *, verbose: bool) -> str:

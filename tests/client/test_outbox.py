@@ -247,10 +247,13 @@ def test_a_longer_message_is_cut_and_says_how_much_is_missing(
 def test_what_cannot_be_packed_travels_as_text(make: Callable[..., Outbox]) -> None:
     outbox = make()
     assert outbox.append(20, "a", "%s", (object,), None, "a.py", 2**70, "f", "t", {"fields": {"k": object}})
+    assert outbox.append(20, "a", "%d", (2**70,), None, "a.py", 1, "f", "t", None)
     assert outbox.append(2**80, "a", "b\ud800", *LOOSE)
-    first, second = read(taken(outbox))
-    assert first.message == "%s (<class 'object'>,)"
-    assert (second.template, second.levelno) == ("b\ud800", 0)
+    assert outbox.append(20, "a", "c\ud800 %d", (1,), *LOOSE[1:])
+    found = read(taken(outbox))
+    assert [record.message for record in found] == ["<class 'object'>", str(2**70), None, None]
+    assert (found[2].template, found[2].levelno) == ("b\ud800", 0)
+    assert (found[3].template, found[3].args) == ("c\ud800 %d", [1])
 
 
 def test_the_file_is_for_this_user_only(make: Callable[..., Outbox]) -> None:

@@ -1,7 +1,7 @@
 """Ask torch again and write down its answers: `python tests/data/record_torch_answers.py`, with torch 2.13.0 installed.
 
-The answers stand in `torch_answers.json` beside this file, for `tests/client/test_torch_agreement.py` where there is
-no torch. An answer names only the loggers that differ from the step before, see `compact`.
+The answers stand in `torch_answers.json` beside this file, for `tests/client/levels/test_torch_agreement.py` where
+there is no torch. An answer names only the loggers that differ from the step before, see `compact`.
 """
 
 from __future__ import annotations
@@ -105,7 +105,8 @@ def compact(answers: list[Any]) -> None:
 
 
 def main() -> None:
-    suite = runpy.run_path(str(HERE.parent / "client" / "test_torch_agreement.py"))
+    levels = HERE.parent / "client" / "levels"
+    suite = runpy.run_path(str(levels / "test_torch_agreement.py")) | runpy.run_path(str(levels / "conftest.py"))
     with tempfile.TemporaryDirectory() as root:
         server = suite["Server"]("torch", suite["make_packages"](Path(root)))
         asked = cases(suite["probes"])

@@ -1,7 +1,8 @@
 """Answers, case by case, what torch or tlogs makes of settings; run as a script by the tests, one fork for each case.
 
 `levels_server.py torch` asks torch itself, `loaded` asks tlogs with torch loaded, `absent` asks tlogs where no torch
-can be imported. A case is a line of JSON on standard input, its answer a line of JSON on standard output::
+can be imported, `late` where it is not imported yet. A case is a line of JSON on standard input, its answer a line of
+JSON on standard output::
 
     {"env": TORCH_LOGS or null, "steps": [["set_logs", {"c10d": 10}], …], "probe": [logger, …]}
     [{"error": class names or [], "warned": count, "loggers": {logger: [effective level, shown, taken]}}, …]
@@ -69,6 +70,9 @@ class Torch:
     def register_artifact(self, name: str, off: bool) -> None:
         self.internal.register_artifact(name, "", off_by_default=off)
 
+    def import_torch(self) -> None:
+        """It is."""
+
 
 class Tlogs:
     """tlogs, in whatever it finds."""
@@ -97,6 +101,46 @@ class Tlogs:
         from tlogs.mirror import register_artifact
 
         register_artifact(name, "", off_by_default=off)
+
+    def script_set_logs(self, settings: dict[str, Any]) -> None:
+        """What a script does that knows nothing of tlogs."""
+        from torch._logging import set_logs
+
+        set_logs(**settings)
+
+    def import_torch(self) -> None:
+        import torch  # noqa: F401
+
+    def set_level(self, logger: str, level: int) -> None:
+        logging.getLogger(logger).setLevel(level)
+
+    def overlay(self, *leases: dict[str, Any]) -> list[str]:
+        from tlogs.apply import LEVELS
+        from tlogs_shared.lease import Lease
+
+        outcome = LEVELS.overlay([Lease(**{"revision": number, **lease}) for number, lease in enumerate(leases)])
+        return [outcome.kind, outcome.reason]
+
+    def break_seams(self) -> None:
+        """As with a torch whose functions have other names."""
+        from tlogs.apply import LEVELS
+
+        LEVELS._base.unhook()  # type: ignore[union-attr]
+
+    def check(self) -> bool:
+        from tlogs.apply import LEVELS
+
+        return LEVELS.check()
+
+    def report(self) -> dict[str, Any]:
+        from tlogs.apply import LEVELS
+
+        return LEVELS.report()
+
+    def stop(self) -> None:
+        from tlogs.apply import LEVELS
+
+        LEVELS.stop()
 
 
 class LoadedTlogs(Tlogs):
@@ -148,6 +192,7 @@ def answer(case: dict[str, Any], side: Torch | Tlogs) -> list[dict[str, Any]]:
     found = []
     for name, *arguments in [["start"], *case["steps"]]:
         error: list[str] = []
+        result = None
         stderr.seek(0)
         stderr.truncate()
         try:
@@ -156,13 +201,14 @@ def answer(case: dict[str, Any], side: Torch | Tlogs) -> list[dict[str, Any]]:
                 if arguments[0] is not None:
                     os.environ[ENV] = arguments[0]
             else:
-                getattr(side, name)(*arguments)
+                result = getattr(side, name)(*arguments)
         except Exception as raised:  # noqa: BLE001 - its class is what is asked for
             error = [kind.__name__ for kind in type(raised).__mro__]
         warned = stderr.getvalue().count("ignoring call to set_logs")
-        found.append(
-            {"error": error, "warned": warned, "loggers": observe(case["probe"], stderr, isinstance(side, Torch))}
-        )
+        loggers = observe(case["probe"], stderr, isinstance(side, Torch))
+        found.append({"error": error, "warned": warned, "loggers": loggers})
+        if result is not None:
+            found[-1]["result"] = result
         if error and name == "start":
             break
     return found
@@ -174,7 +220,7 @@ def main() -> None:
     os.environ.pop(ENV, None)
     if mode == "absent":
         sys.modules["torch"] = None  # type: ignore[assignment]  # importlib's way to say that there is none
-    else:
+    elif mode != "late":
         import torch  # noqa: F401
     side: Torch | Tlogs = Torch() if mode == "torch" else LoadedTlogs() if mode == "loaded" else Tlogs()
     if mode != "torch":

@@ -8,13 +8,9 @@ and without. Where torch is not installed its recorded answers stand in (`tests/
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from collections.abc import Iterator
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -23,8 +19,7 @@ from hypothesis import strategies as st
 from tlogs_shared.registry import recorded
 from tlogs_shared.torch_names import TORCH_VERSION
 
-SERVER = Path(__file__).with_name("levels_server.py")
-ANSWERS = Path(__file__).parents[1] / "data" / "torch_answers.json"
+ANSWERS = Path(__file__).parents[2] / "data" / "torch_answers.json"
 
 REGISTRY = recorded()
 MODULES = ["homod", "hopkg", "hopkg.alpha", "hopkg.sub.beta", "json", "torch._dynamo", "torch.autograd"]
@@ -37,74 +32,10 @@ Case = dict[str, Any]
 Answer = list[dict[str, Any]]
 
 
-class Server:
-    """One `levels_server.py`: cases in, answers out."""
+class Server(Protocol):
+    """See conftest.py."""
 
-    def __init__(self, mode: str, packages: Path) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", str(SERVER), mode, str(packages)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._read() == "ready\n", f"levels_server.py {mode} did not start"
-
-    def _read(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline()
-
-    def ask(self, case: Case) -> Answer:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(case) + "\n")
-        self._process.stdin.flush()
-        answer: Answer = json.loads(self._read())
-        return answer
-
-    def close(self) -> None:
-        self._process.communicate(timeout=30)
-
-
-def make_packages(root: Path) -> Path:
-    """The modules that the cases name: homod, hopkg (with alpha and sub.beta), and hobroken, which raises."""
-    for name, text in {
-        "homod.py": "",
-        "hopkg/__init__.py": "",
-        "hopkg/alpha.py": "",
-        "hopkg/sub/__init__.py": "",
-        "hopkg/sub/beta.py": "",
-        "hobroken/__init__.py": "raise RuntimeError('broken')",
-    }.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-    return root
-
-
-@pytest.fixture(scope="module")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_packages(tmp_path_factory.mktemp("packages"))
-
-
-def serve(mode: str, packages: Path) -> Iterator[Server]:
-    if mode != "absent" and find_spec("torch") is None:
-        pytest.skip("torch is not installed")
-    server = Server(mode, packages)
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="module")
-def torch(packages: Path) -> Iterator[Server]:
-    yield from serve("torch", packages)
-
-
-@pytest.fixture(scope="module")
-def loaded(packages: Path) -> Iterator[Server]:
-    yield from serve("loaded", packages)
-
-
-@pytest.fixture(scope="module")
-def absent(packages: Path) -> Iterator[Server]:
-    yield from serve("absent", packages)
+    def ask(self, case: Case) -> Answer: ...
 
 
 def differences(case: Case, theirs: Answer, ours: Answer) -> list[str]:
@@ -171,7 +102,7 @@ step = st.one_of(
     st.builds(lambda home: ["artifact", home, "fresh"], st.sampled_from(HOMES)),
     st.builds(lambda text: ["setenv", text], st.none() | texts),
 )
-some = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+some = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def check(case: Case, torch: Server, *others: Server) -> None:

@@ -1,0 +1,196 @@
+"""Options that commands share, so that they are spelled and explained alike everywhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timezone
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from tlogs_shared.errors import ConfigError
+from tlogs_shared.filters import STREAMS
+from tlogs_shared.quantity import parse_duration
+from tlogs_shared.render import JsonRenderer, TextRenderer
+
+__all__ = [
+    "DURATION",
+    "Output",
+    "collector_options",
+    "directory_option",
+    "exit_code_option",
+    "filter_options",
+    "format_options",
+    "json_option",
+    "run_argument",
+    "wants_colour",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FILTERS: Final = (
+    "ranks",
+    "level",
+    "component",
+    "logger",
+    "artifact",
+    "hosts",
+    "stream",
+    "grep",
+    "exclude",
+    "since",
+    "until",
+    "attempt",
+)
+"""The names of the options that `filter_options` adds; `tlogs.reader.make_filter` takes them."""
+
+
+class _Duration(click.ParamType):  # type: ignore[type-arg] # generic only from click 8.2 on
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if not isinstance(value, str):
+            return float(value)
+        return parse_duration(value, source=param.opts[-1] if param is not None else "duration")
+
+
+DURATION: Final = _Duration()
+"""A length of time, such as 250ms, 5s, 10m, 2h or 7d; in seconds."""
+
+
+def _all(*options: Callable[[F], F]) -> Callable[[F], F]:
+    def decorate(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def filter_options(command: F) -> F:
+    """Add the FILTERS."""
+    return _all(
+        click.option("-r", "--ranks", metavar="SET", help="Of these ranks: 0-3,8 or 0-63/8 or ^5 (all but 5)."),
+        click.option("-l", "--level", metavar="LEVEL", help="Of this level and above."),
+        click.option("--component", metavar="NAME", help="Of a component, such as dynamo or c10d."),
+        click.option("--logger", metavar="NAME", help="Of this logger and those below it."),
+        click.option("--artifact", metavar="NAME", help="Of an artifact, such as recompiles."),
+        click.option("--hosts", metavar="GLOB", help="Of hosts whose name matches."),
+        click.option("--stream", type=click.Choice(STREAMS), help="Logged, printed, or said by tlogs itself."),
+        click.option("-g", "--grep", metavar="REGEX", help="Whose message or exception matches."),
+        click.option("-x", "--exclude", metavar="REGEX", help="Whose message and exception do not match."),
+        click.option("-S", "--since", metavar="TIME", help="From 12:30:00, an ISO time, or 5m ago on."),
+        click.option("-U", "--until", metavar="TIME", help="Before that time."),
+        click.option("--attempt", metavar="N|last|all", help="Of this attempt of each rank."),
+    )(command)
+
+
+def format_options(command: F) -> F:
+    """Add what decides how records are shown; `Output` takes them."""
+    return _all(
+        click.option("-o", "--output", type=click.Choice(["text", "json"]), help="Lines of text, or of JSON."),
+        click.option("--json", "as_json", is_flag=True, help="The same as -o json."),
+        click.option("--fold/--no-fold", default=False, help="Show once what many ranks say, with their rank set."),
+        click.option(
+            "--fold-window",
+            type=DURATION,
+            default="1s",
+            show_default=True,
+            help="How far apart they say it.",
+        ),
+        click.option("--utc", is_flag=True, help="Times in UTC, not in the local zone."),
+        click.option(
+            "--color",
+            type=click.Choice(["auto", "always", "never"]),
+            default="auto",
+            help="Colours; auto: on a terminal.",
+        ),
+    )(command)
+
+
+def run_argument(command: F) -> F:
+    """Add RUN, also spelled --run, and --dir."""
+    return _all(
+        click.argument("run", required=False, metavar="[RUN]"),
+        click.option("--run", "run_option", metavar="RUN", help="The same as RUN."),
+        directory_option,
+    )(command)
+
+
+def directory_option(command: F) -> F:
+    """Add --dir."""
+    return click.option(
+        "--dir",
+        "directory",
+        type=click.Path(path_type=Path),
+        help="Where runs are stored.  [TLOGS_DIR, else ./tlogs-runs]",
+    )(command)
+
+
+def collector_options(command: F) -> F:
+    """Add what says which collector is meant."""
+    return _all(
+        click.option("--collector", metavar="ENDPOINT", help="An endpoint, host:port, or a collector's directory."),
+        click.option("--secret-file", type=click.Path(path_type=Path), help="Where the collector's secret is."),
+    )(command)
+
+
+def exit_code_option(command: F) -> F:
+    """Add --exit-code, which makes a check of a reader."""
+    return click.option("--exit-code", is_flag=True, help="Exit with 1 if anything was printed.")(command)
+
+
+def json_option(command: F) -> F:
+    """Add --json for a command that prints a table otherwise."""
+    return click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")(command)
+
+
+def one_run(run: str | None, run_option: str | None) -> str | None:
+    """The run that RUN or --run names, None where neither does.
+
+    Raises:
+        ConfigError: they name two.
+    """
+    if run is not None and run_option is not None and run != run_option:
+        raise ConfigError(f"two runs are named, {run!r} and --run {run_option!r}: give one")
+    return run or run_option
+
+
+def wants_colour(color: str) -> bool:
+    """Whether output is coloured: as --color says, else on a terminal unless NO_COLOR is set."""
+    if color != "auto":
+        return color == "always"
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+@dataclass(frozen=True)
+class Output:
+    """How records are shown, and where: standard output."""
+
+    renderer: TextRenderer | JsonRenderer
+
+    @classmethod
+    def of(cls, output: str | None, as_json: bool, utc: bool, color: str) -> Output:
+        """What the options ask for.
+
+        Raises:
+            ConfigError: they contradict each other.
+        """
+        if as_json and output == "text":
+            raise ConfigError("--json and -o text contradict each other: give one")
+        if as_json or output == "json":
+            return cls(JsonRenderer())
+        colour = wants_colour(color)
+        # Where colours go a terminal is, perhaps behind a pager: what was logged must not steer it.
+        escape = colour or sys.stdout.isatty()
+        return cls(TextRenderer(timezone.utc if utc else None, colour=colour, escape=escape))
+
+    def write(self, text: str) -> None:
+        """Print *text* now. A lone surrogate (a file name that is no UTF-8) is shown as it is escaped."""
+        if text:
+            sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
+            sys.stdout.buffer.flush()

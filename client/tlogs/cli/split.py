@@ -1,0 +1,89 @@
+"""`tlogs split`."""
+
+from __future__ import annotations
+
+from datetime import timezone
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tlogs.cli.options import FILTERS, filter_options, one_run, run_argument
+from tlogs.reader import Reading, choose_run, directory_of_runs, end_of, make_filter
+from tlogs_shared.entry import NO_RANK, Entry
+from tlogs_shared.errors import ConfigError, StoreError
+from tlogs_shared.render import TextRenderer
+
+__all__ = ["split"]
+
+MERGED = "merged.log"
+NO_RANK_FILE = "no_rank.log"
+
+
+@click.command()
+@run_argument
+@filter_options
+@click.option("--utc", is_flag=True, help="Times in UTC, not in the local zone.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Where the files go.")
+def split(
+    run: str | None, run_option: str | None, directory: Path | None, utc: bool, out: Path, **filters: Any
+) -> None:
+    """Write one text file for each rank of RUN, rank_0000.log, and all in one, merged.log.
+
+    Helper processes of a rank are in its file; a process without a rank is in no_rank.log.
+
+    \b
+    tlogs split --out logs
+    tlogs split latest~1 --out logs --level WARNING
+    """
+    archive = choose_run(one_run(run, run_option) or "latest", directory or directory_of_runs())
+    wanted = {name: filters[name] for name in FILTERS if filters[name] is not None}
+    reading = Reading(archive, make_filter(end_ns=lambda: end_of(archive), **wanted))
+    renderer = TextRenderer(timezone.utc if utc else None)
+    files = _Files(out)
+    files.write(MERGED, "")
+    records = 0
+    for entries in reading.whole():
+        records += len(entries)
+        files.write(MERGED, renderer.entries(entries))
+        by_file: dict[str, list[Entry]] = {}
+        for entry in entries:
+            by_file.setdefault(_file_of(entry), []).append(entry)
+        for name, found in by_file.items():
+            files.write(name, renderer.entries(found))
+    print(f"{records:,} records of {archive.name} in {len(files)} files in {out}")
+
+
+def _file_of(entry: Entry) -> str:
+    return NO_RANK_FILE if entry[1] == NO_RANK else f"rank_{entry[1]:04d}.log"
+
+
+class _Files:
+    """Files that are written bit by bit; none is kept open, as there may be more ranks than a process may have files.
+
+    Raises:
+        ConfigError: there are such files already.
+        StoreError: they cannot be written.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._begun: set[str] = set()
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            there = [path.name for path in directory.iterdir() if path.name == MERGED or path.name.startswith("rank_")]
+        except OSError as error:
+            raise StoreError(error.errno, error.strerror, str(directory)) from error
+        if there:
+            raise ConfigError(f"--out {directory}: {sorted(there)[0]} is there already; give a new directory")
+
+    def __len__(self) -> int:
+        return len(self._begun)
+
+    def write(self, name: str, text: str) -> None:
+        try:
+            with (self._directory / name).open("ab") as file:
+                file.write(text.encode("utf-8", "backslashreplace"))
+        except OSError as error:
+            raise StoreError(error.errno, error.strerror, str(self._directory / name)) from error
+        self._begun.add(name)

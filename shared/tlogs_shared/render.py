@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone, tzinfo
 from json.encoder import encode_basestring_ascii
 from math import isfinite, isnan
-from typing import Final
+from typing import Any, Final
 
 from tlogs_shared.entry import Entry, Speaker, names_of, record_of, trouble_of
 from tlogs_shared.fold import Group
@@ -168,7 +168,7 @@ class JsonRenderer:
             before_thread, after_thread, end = heads.get(speaker) or self._head(speaker)
             if message is None:
                 message = template if args is None else message_of(record)
-            arguments = "" if args is None else f'"args": {_dumps(args)}, '
+            arguments = "" if args is None else f'"args": {_arguments(args)}, '
             out.append(
                 f'{{"time": "{stamp(second)}.{fraction:09d}Z", "ts": {ts}, {before_thread}{text(thread)}{after_thread}'
                 f'"seq": {number}, "level": "{level_name(levelno)}", "levelno": {levelno}, '
@@ -218,6 +218,22 @@ def _dumps(value: object) -> str:
         return _encode(value)
     except (ValueError, TypeError, RecursionError):
         return _encode(_plain(value))
+
+
+def _arguments(args: Sequence[Any] | Mapping[str, Any]) -> str:
+    """JSON for the arguments of a message, which are nearly always a few numbers and texts."""
+    if type(args) is not list:
+        return _dumps(args)
+    out = []
+    for value in args:
+        kind = type(value)
+        if kind is str:
+            out.append(encode_basestring_ascii(value))
+        elif kind is int or (kind is float and isfinite(value)):
+            out.append(repr(value))
+        else:
+            return _dumps(args)
+    return f"[{', '.join(out)}]"
 
 
 _DEEPEST: Final = 32

@@ -31,12 +31,16 @@ class _Pending:
     connection: bytes
     number: int
     run: Run
-    revision: int
     lease: Lease | None
     ended: Sequence[Lease]
     targets: Sequence[Peer]
     began_s: float
     deadline_s: float
+
+    @property
+    def revision(self) -> int:
+        """The revision of the settings that the answers are about."""
+        return self.run.revision if self.lease is None else self.lease.revision
 
 
 @dataclass(slots=True)
@@ -144,7 +148,13 @@ class Desk:
             targets = run.in_scope(lease)
             if not targets:
                 return refuse(f"run {run.name} has no live rank in that scope ({_scope(lease)}); see: tlogs ranks")
+            if change.once in run.once:
+                lease = run.once[change.once]
+                self.pending.append(_Pending(connection, change.number, run, lease, (), targets, now.s, deadline))
+                return self.answered(run, now)
             lease = run.lease(lease, now)
+            if change.once:
+                run.once[change.once] = lease
             ended: Sequence[Lease] = ()
             line = {"event": "lease", "revision": lease.revision, "lease": lease.as_map()}
         else:
@@ -154,7 +164,7 @@ class Desk:
             lease = None
             targets = [peer for peer in run.newest() if peer.is_open and any(_covers(old, peer) for old in ended)]
             line = {"event": "reset", "revision": run.revision, "ends": [old.revision for old in ended]}
-        pending = _Pending(connection, change.number, run, run.revision, lease, ended, targets, now.s, deadline)
+        pending = _Pending(connection, change.number, run, lease, ended, targets, now.s, deadline)
         self.pending.append(pending)
         return [Control(run.name, {"time_ns": now.ns, **line}), *self.broadcast(run, now), *self.answered(run, now)]
 

@@ -248,7 +248,8 @@ class Hub:
             same_key = [run for run in self.runs.values() if run.key == key]
             if same_key:
                 newest = max(same_key, key=lambda run: run.created_ns)
-                if not newest.is_over and not self._is_rival_alive(newest, hello):
+                joins = not newest.is_over or newest.lacks(hello.origin)
+                if joins and not self._is_rival_alive(newest, hello):
                     return newest
             else:
                 left = [known for known in self.known if known.key == key]

@@ -31,6 +31,8 @@ class Run:
     peers: dict[bytes, Peer] = field(default_factory=dict)
     leases: list[Lease] = field(default_factory=list)
     revision: int = 0
+    once: dict[str, Lease] = field(default_factory=dict)
+    """What ranks have asked for from inside the job, by the call."""
     is_open: bool = False
     """Whether the store has it open; hellos wait until then."""
     period_s: float = 1.0
@@ -62,6 +64,12 @@ class Run:
     def is_over(self) -> bool:
         """Whether every stream that was here has ended."""
         return bool(self.peers) and not any(peer.is_open for peer in self.peers.values())
+
+    def lacks(self, origin: Origin) -> bool:
+        """Whether this rank has yet to come: short jobs may lose their first ranks before the last ones arrive."""
+        if origin.rank is None or origin.world_size is None or origin.provisional:
+            return False
+        return all(peer.rank != origin.rank and peer.info.origin.world_size == origin.world_size for peer in self.ranks())
 
     @property
     def is_live(self) -> bool:

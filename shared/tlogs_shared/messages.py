@@ -210,7 +210,8 @@ class Ask:
 class Change:
     """Operator: a lease (`Lease.as_map`), or the end of some (`ends`; an empty list ends all).
 
-    The report comes when every rank in scope has answered, after `timeout_s` at the latest.
+    The report comes when every rank in scope has answered, after `timeout_s` at the latest. Changes of a run with the
+    same `once`, unless it is "", are one change: ranks that ask for the same lease at the same point of their program.
     """
 
     number: int
@@ -218,6 +219,7 @@ class Change:
     timeout_s: float
     lease: Mapping[str, Any] | None = None
     ends: Sequence[int] | None = None
+    once: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,84 @@
+"""`tlogs.broadcast()`: a lease for the whole job, asked for by the job itself.
+
+It is no collective: a rank asks the collector and goes on. The same call from many ranks of one attempt is one lease,
+because each names the call by its place in the program: the first call of attempt 0, the second, and so on.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from tlogs.job import DEFAULT_TTL_S, Result
+from tlogs.operator import ANSWER_S, Operator
+from tlogs.session import Session, current
+from tlogs_shared.errors import CollectorUnavailable, ConfigError, DirectiveError, TlogsError
+from tlogs_shared.lease import Lease
+from tlogs_shared.rankset import RankSet
+
+__all__ = ["broadcast"]
+
+log = logging.getLogger("tlogs")
+_calls = itertools.count()
+
+
+def broadcast(
+    *,
+    ranks: str | RankSet = "all",
+    hosts: str | None = None,
+    ttl: float | None = DEFAULT_TTL_S,
+    replace: bool = False,
+    force: bool = False,
+    wait: float = 0.0,
+    modules: Mapping[str, int | bool] | None = None,
+    **settings: int | bool,
+) -> Result | None:
+    """Change levels on the whole job from inside it; names and values as `Job.set_logs` takes them.
+
+    Returns at once; with *wait* it collects answers for so many seconds and returns the result. Without a collector
+    nothing happens but a warning: a job must not fail for its logs.
+
+    Raises:
+        DirectiveError: a setting that is neither a level nor a bool.
+        ConfigError: *ranks* is no rank set; with *wait*: nothing was changed, and why.
+    """
+    wanted = {**settings, **(modules or {})}
+    for name, value in wanted.items():
+        if type(value) is not bool and (type(value) is not int or value < 0):
+            raise DirectiveError(f"{name}={value!r}: expected a level such as logging.DEBUG, or True or False")
+    scope = ranks if isinstance(ranks, RankSet) else RankSet.parse(ranks)
+    session = current()
+    number = next(_calls)
+    if session is None or session.address is None:
+        log.warning("tlogs: broadcast without a collector: call tlogs.init() first, with TLOGS_COLLECTOR set")
+        return None
+    author = f"rank{session.rank}" if session.rank is not None else "job"
+    lease = Lease(0, wanted, scope, hosts, ttl_s=ttl, author=author, replace=replace, force=force)
+    if wait > 0:
+        return _ask(session, lease, number, wait)
+    threading.Thread(target=_ask_quietly, args=(session, lease, number), name="tlogs-broadcast", daemon=True).start()
+    return None
+
+
+def _ask(session: Session, lease: Lease, number: int, wait: float) -> Result:
+    assert session.address is not None
+    deadline = time.monotonic() + max(wait, ANSWER_S)
+    while session.run is None:  # the collector has not named the run yet
+        if time.monotonic() >= deadline:
+            raise CollectorUnavailable(f"no answer from {session.collector}")
+        threading.Event().wait(0.02)
+    with Operator(session.address) as operator:
+        once = f"{session.attempt}:{number}"
+        return Result.of(operator.change(lease, run=session.run, timeout=wait, once=once))
+
+
+def _ask_quietly(session: Session, lease: Lease, number: int) -> Any:
+    try:
+        _ask(session, lease, number, ANSWER_S)
+    except TlogsError as error:
+        if not isinstance(error, ConfigError):
+            log.warning("tlogs: broadcast: %s", error)

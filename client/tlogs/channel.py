@@ -1,0 +1,87 @@
+"""One stream of this process: its outbox, its link and its forwarder, made together and ended together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from tlogs.discovery import Address
+from tlogs.forwarder import Forwarder, Hooks
+from tlogs.link import Link
+from tlogs.outbox import Outbox
+from tlogs.outbox_file import outbox_capacity, outbox_directory
+from tlogs_shared.clock import Moment
+from tlogs_shared.origin import STREAM_ID_BYTES, Origin
+
+__all__ = ["Channel"]
+
+SUFFIX: Final = ".outbox"
+
+
+class Channel:
+    """A stream on its way to a collector."""
+
+    def __init__(self, origin: Origin, address: Address, environ: Mapping[str, str], hooks: Hooks) -> None:
+        """Make the outbox and start to forward what comes into it.
+
+        Raises:
+            ConfigError, StoreError: the outbox cannot be made.
+            AccessDenied: the collector is on another machine and there is no secret.
+        """
+        stream = os.urandom(STREAM_ID_BYTES)
+        path = outbox_directory(environ) / f"{origin.host}-{origin.pid}-{stream.hex()[:8]}{SUFFIX}"
+        self.origin = replace(origin, outbox=str(path))
+        self._address = address
+        self._run: str | None = None
+        self.outbox = Outbox(
+            path,
+            stream=stream,
+            meta=self._meta(),
+            capacity=outbox_capacity(environ, fork=origin.helper is not None),
+        )
+        try:
+            self.link = Link(stream, self.origin, self.outbox, secret=address.secret, nonce=os.urandom)
+            self.forwarder = Forwarder(self.link, self.outbox, address.endpoint, address.secret, hooks)
+        except BaseException:
+            self.outbox.close(delete=True)
+            raise
+        self.forwarder.start()
+
+    def _meta(self) -> dict[str, Any]:
+        """What whoever recovers this outbox must know; not the secret, which has a place of its own."""
+        return {"endpoint": str(self._address.endpoint), "origin": self.origin.as_map()}
+
+    @property
+    def append(self) -> Callable[..., bool]:
+        """What takes a record."""
+        return self.outbox.append
+
+    def keep_meta(self) -> None:
+        """Once the collector has named the run, the outbox names it too: what is recovered goes there."""
+        if self.link.run != self._run:
+            self._run = self.link.run
+            self.origin = replace(self.origin, run=self._run)
+            self.outbox.set_meta(self._meta())
+
+    def relabel(self, origin: Origin) -> None:
+        """A label was learnt late."""
+        self.origin = replace(origin, outbox=self.origin.outbox, run=self.origin.run)
+        self.outbox.set_meta(self._meta())
+        labelled = self.origin
+
+        def job(link: Link, now: Moment) -> Any:
+            return link.relabel(labelled, now)
+
+        self.forwarder.tell(job)
+
+    def close(self, timeout: float) -> bool:
+        """Send what is left and end; whether everything arrived. What did not arrive stays in the file."""
+        done = self.forwarder.close(timeout)
+        self.outbox.close(delete=done)
+        return done
+
+    def abandon(self) -> None:
+        """In a forked child: this is the parent's."""
+        self.outbox.abandon()

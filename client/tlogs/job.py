@@ -1,0 +1,217 @@
+"""The operator's API: `tlogs.connect()` and what it returns."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any, Final
+
+from tlogs.discovery import find_address, find_live
+from tlogs.operator import ANSWER_S, Operator, author
+from tlogs.reader import Following, Reading, end_of, make_filter
+from tlogs.source import RemoteSource, told
+from tlogs_shared.entry import record_of
+from tlogs_shared.errors import ConfigError, DirectiveError
+from tlogs_shared.lease import Lease
+from tlogs_shared.rankset import RankSet
+from tlogs_shared.record import Record
+
+__all__ = ["DEFAULT_TTL_S", "Job", "Result", "connect"]
+
+DEFAULT_TTL_S: Final = 600.0
+"""A lease ends by itself after ten minutes: nobody remembers to turn a level down again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a change of levels.
+
+    `applied` and `silent` are rank sets, `ignored` and `failed` say why by rank, `until` is when the lease ends (None:
+    never). `ended` are the revisions of the leases that a reset ended.
+    """
+
+    run: str
+    revision: int
+    applied: RankSet
+    ignored: Mapping[int, str]
+    failed: Mapping[int, str]
+    silent: RankSet
+    until: datetime | None
+    took_ms: float
+    ended: Sequence[int] = field(default_factory=tuple)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every rank in scope has applied it."""
+        return not (self.ignored or self.failed or self.silent)
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Result:
+        """Read a collector's report."""
+        until = data["until_ns"]
+        return cls(
+            run=data["run"],
+            revision=data["revision"],
+            applied=_rank_set(data["applied"]),
+            ignored={int(rank): why for rank, why in data["ignored"].items()},
+            failed={int(rank): why for rank, why in data["failed"].items()},
+            silent=_rank_set(data["silent"]),
+            until=None if until is None else datetime.fromtimestamp(until / 1e9, tz=timezone.utc),
+            took_ms=data["took_ms"],
+            ended=data["ended"],
+        )
+
+    def asdict(self) -> dict[str, Any]:
+        """The result as `tlogs set-logs --json` prints it."""
+        return {
+            "run": self.run,
+            "revision": self.revision,
+            "until": None if self.until is None else self.until.isoformat(),
+            "applied": str(self.applied),
+            "ignored": {str(rank): why for rank, why in self.ignored.items()},
+            "failed": {str(rank): why for rank, why in self.failed.items()},
+            "silent": str(self.silent),
+            "took_ms": self.took_ms,
+        }
+
+
+def _rank_set(text: str) -> RankSet:
+    return RankSet.parse(text) if text else RankSet()
+
+
+class Job:
+    """A connection to the collector of a job; a context manager."""
+
+    def __init__(self, operator: Operator, run: str | None) -> None:
+        self._operator = operator
+        self._run = run
+
+    def __enter__(self) -> Job:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._operator.close()
+
+    def set_logs(
+        self,
+        *,
+        ranks: str | RankSet = "all",
+        hosts: str | None = None,
+        ttl: float | None = DEFAULT_TTL_S,
+        replace: bool = False,
+        force: bool = False,
+        timeout: float = ANSWER_S,
+        modules: Mapping[str, int | bool] | None = None,
+        **settings: int | bool,
+    ) -> Result:
+        """Change levels on the running job and wait for the answers.
+
+        Names are torch's (``c10d=logging.DEBUG, recompiles=True``); an overlay, so only what is named changes, and
+        False turns an artifact off. With *replace* it is torch's `set_logs`: what is not named returns to its default.
+        It ends after *ttl* seconds (None: never). *timeout* bounds the wait for answers, in seconds.
+
+        Raises:
+            DirectiveError: a setting that is neither a level nor a bool.
+            ConfigError: nothing was changed: no live rank in scope, or no rank knows the name.
+            CollectorUnavailable: the collector does not answer.
+        """
+        wanted = {**settings, **(modules or {})}
+        for name, value in wanted.items():
+            if type(value) is not bool and (type(value) is not int or value < 0):
+                raise DirectiveError(f"{name}={value!r}: expected a level such as logging.DEBUG, or True or False")
+        scope = ranks if isinstance(ranks, RankSet) else RankSet.parse(ranks)
+        lease = Lease(
+            revision=0,
+            settings=wanted,
+            ranks=scope,
+            hosts=hosts,
+            ttl_s=ttl,
+            author=author(),
+            replace=replace,
+            force=force,
+        )
+        return self.lay(lease, timeout)
+
+    def lay(self, lease: Lease, timeout: float = ANSWER_S) -> Result:
+        """Lay a lease and wait for the answers; raises as `set_logs`."""
+        return Result.of(self._operator.change(lease, run=self._run, timeout=timeout))
+
+    def reset(self, *revisions: int, timeout: float = ANSWER_S) -> Result:
+        """End these leases, or all of them.
+
+        Raises:
+            ConfigError: no such lease is in force.
+            CollectorUnavailable: the collector does not answer.
+        """
+        return Result.of(self._operator.reset(revisions, run=self._run, timeout=timeout))
+
+    def levels(self) -> dict[str, Any]:
+        """Leases in force and each rank's levels, as `tlogs levels --json` prints them."""
+        found: dict[str, Any] = self._operator.ask("levels", self._run)
+        return found
+
+    def ranks(self) -> list[dict[str, Any]]:
+        """A row a rank, as `tlogs ranks --json` prints it."""
+        rows: list[dict[str, Any]] = self._operator.ask("ranks", self._run)["rows"]
+        return rows
+
+    def tail(self, *, follow: bool = True, count: int = 10, **filters: Any) -> Iterator[Record]:
+        """The last *count* records, then what comes while the run is live; *filters* as `tlogs.read` takes them."""
+        source = self._source()
+        choice = make_filter(end_ns=lambda: end_of(source), **filters)
+        return self._tail(source, Following(Reading(source, choice)), follow, count)
+
+    def _source(self) -> RemoteSource:
+        rows = [row for row in self._operator.ask("runs") if self._run is None or row["name"].startswith(self._run)]
+        if not rows:
+            raise ConfigError("no run has begun yet" if self._run is None else f"no run {self._run!r} there")
+        newest = max(rows, key=lambda row: (row["live"], row["created_ns"]))
+        return RemoteSource(self._operator, newest["name"])
+
+    @staticmethod
+    def _tail(source: RemoteSource, following: Following, follow: bool, count: int) -> Iterator[Record]:
+        watch = told(source.informant, source.name, lambda: True)
+        news = watch(1.0)
+        yield from map(record_of, following.begin(count, news))
+        while follow and (news is None or (news.live and not news.closing)):
+            news = watch(following.wait_s)
+            for entries, _ in following.step(news):
+                yield from map(record_of, entries)
+        for entries, _ in following.close() if follow else ():
+            yield from map(record_of, entries)
+
+
+def connect(
+    collector: str | None = None,
+    *,
+    run: str | None = None,
+    timeout: float = ANSWER_S,
+    secret: str | None = None,
+    secret_file: str | None = None,
+) -> Job:
+    """Connect to a collector: *collector*, else TLOGS_COLLECTOR, else the only live one of this user here.
+
+    Raises:
+        CollectorUnavailable: none was found, several were, or it does not answer within *timeout* seconds.
+        AccessDenied: its secret is another one.
+        ConfigError: *collector* is no endpoint, directory or `collector.json`.
+    """
+    environ = os.environ
+    address = find_address(collector, environ, secret_file=secret_file, secret=secret) or find_live(
+        environ, secret_file=secret_file, secret=secret
+    )
+    return Job(Operator(address, timeout=timeout), run)
+
+
+def level_name(value: int | bool) -> str:
+    """A setting's value as an operator would type it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return str(logging.getLevelName(value))

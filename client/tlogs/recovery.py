@@ -1,0 +1,97 @@
+"""Bringing in what dead processes left in their outboxes, always into the run that the outbox names."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tlogs.discovery import Address, find_address
+from tlogs.forwarder import Forwarder, Hooks
+from tlogs.link import Link
+from tlogs.relic import Relic
+from tlogs.salvage import DeadOutbox, open_dead
+from tlogs_shared.errors import MessageError, TlogsError
+from tlogs_shared.origin import Origin
+
+__all__ = ["Recovered", "candidates", "recover"]
+
+PATIENCE_S: Final = 10.0
+"""A collector that takes nothing for so long: the outbox stays, for another try."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What became of one outbox; `problem` is "" where all of it is stored."""
+
+    path: str
+    label: str
+    records: int
+    problem: str
+
+
+def candidates(directory: Path) -> Iterator[Path]:
+    """The outboxes in *directory* that belong to this user, dead or alive."""
+    for path in sorted(directory.glob("*.outbox")):
+        try:
+            found = path.lstat()
+        except OSError:
+            continue
+        if stat.S_ISREG(found.st_mode) and found.st_uid == os.getuid():
+            yield path
+
+
+def recover(paths: Iterable[Path], environ: Mapping[str, str], only: Address | None = None) -> Iterator[Recovered]:
+    """Bring in those of *paths* whose process is dead; with *only*, those that belong to that collector."""
+    for path in paths:
+        try:
+            dead = open_dead(path)
+        except OSError as error:
+            yield Recovered(str(path), "", 0, error.strerror or str(error))
+            continue
+        if dead is None:
+            continue
+        deleted = False
+        try:
+            origin = Origin.from_map(dead.header.meta.get("origin"))
+            address = _address(dead, origin, environ, only)
+            if address is not None:
+                found = _bring_in(dead, origin, address)
+                if not found.problem:
+                    dead.delete()
+                    deleted = True
+                yield found
+        except (TlogsError, OSError) as error:
+            text = "it does not say whose it is" if isinstance(error, MessageError) else str(error)
+            yield Recovered(str(path), "", 0, text)
+        finally:
+            if not deleted:
+                dead.close()
+
+
+def _address(dead: DeadOutbox, origin: Origin, environ: Mapping[str, str], only: Address | None) -> Address | None:
+    """The collector that this outbox belongs to, None where that is another than *only*."""
+    named = str(dead.header.meta.get("endpoint", ""))
+    if only is None:
+        return find_address(named, environ)
+    if named == str(only.endpoint):
+        return only
+    # A collector that was started again may listen elsewhere; the runs in its directory are its own.
+    if only.directory is not None and origin.run is not None and (only.directory / origin.run).is_dir():
+        return only
+    return None
+
+
+def _bring_in(dead: DeadOutbox, origin: Origin, address: Address) -> Recovered:
+    relic = Relic(dead)
+    had = relic.acknowledged
+    link = Link(dead.header.stream, origin, relic, secret=address.secret, nonce=os.urandom, recovering=True)
+    hooks = Hooks(lay=lambda _: ({}, {}), every_second=lambda: None, loud=False)
+    forwarder = Forwarder(link, relic, address.endpoint, address.secret, hooks, recovered=True)
+    forwarder.start()
+    done = forwarder.close(PATIENCE_S)
+    problem = "" if done else f"{address.endpoint} did not take all of it; it stays"
+    return Recovered(dead.path, origin.label, relic.acknowledged - had, problem)

@@ -1,0 +1,295 @@
+"""This process's tlogs: from `init()` to `shutdown()`, across forks.
+
+A forked child inherits the levels and nothing else: threads, sockets and the outbox are its parent's. Its first
+record gets it a stream of its own, as a helper of the rank that it was forked from.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Final
+
+from tlogs.apply import LEVELS, trace_id
+from tlogs.channel import Channel
+from tlogs.config import Config, unknown_names
+from tlogs.crash import SIDE_SUFFIX, CrashHooks
+from tlogs.discovery import Address
+from tlogs.forwarder import LINGER_S, Hooks
+from tlogs.identity import helper_of, identify, learn, mark
+from tlogs.intake import Intake
+from tlogs.link import Lay
+from tlogs_shared.errors import TlogsError
+from tlogs_shared.lease import Lease
+from tlogs_shared.origin import Origin
+
+__all__ = ["Session", "current", "flush", "init", "shutdown"]
+
+log = logging.getLogger("tlogs")
+
+_LOGGER: Final = "tlogs"
+_lock = threading.RLock()
+_current: Session | None = None
+
+
+class Session:
+    """What `init` returns: a context manager that shuts down at its end.
+
+    `collector` is the endpoint that records go to, None where they are not forwarded.
+    """
+
+    def __init__(self, config: Config, origin: Origin, environ: Mapping[str, str]) -> None:
+        """Begin; see `init`."""
+        self._config = config
+        self._environ = dict(environ)
+        self._origin = origin
+        self._channel: Channel | None = None
+        self._closed = False
+        self._answers: dict[int, Sequence[str]] = {}
+        self._opening = threading.RLock()
+        self._intake = Intake(self._first_record, trace_id)
+        self._crash: CrashHooks | None = None
+        if config.address is not None:
+            self._open()
+            self._intake.install()
+            self._crash = CrashHooks(self._intake, side_file=self._side_file())
+            self._crash.install()
+            _at_fork(self)
+
+    @property
+    def collector(self) -> str | None:
+        """The endpoint that records go to."""
+        return None if self._config.address is None else str(self._config.address.endpoint)
+
+    @property
+    def address(self) -> Address | None:
+        """Where the collector is, and its secret."""
+        return self._config.address
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt of its rank this is, by the collector's count."""
+        return 0 if self._channel is None else self._channel.link.attempt
+
+    @property
+    def run(self) -> str | None:
+        """The run's name, once the collector has said it."""
+        return None if self._channel is None else self._channel.link.run
+
+    @property
+    def rank(self) -> int | None:
+        """The rank that records are labelled with."""
+        return self._origin.rank
+
+    def flush(self, timeout: float = LINGER_S) -> bool:
+        """Wait until nothing that was logged so far is waiting; whether that came about within *timeout* seconds."""
+        channel = self._channel
+        return True if channel is None else channel.forwarder.flush(timeout)
+
+    def close(self, timeout: float = LINGER_S) -> None:
+        """Send what is left, for at most *timeout* seconds, and take everything off the process again."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._crash is not None:
+            self._crash.uninstall()
+        self._intake.uninstall()
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close(timeout)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        shutdown()
+
+    # Streams.
+
+    def _open(self) -> Channel:
+        assert self._config.address is not None
+        hooks = Hooks(
+            lay=self._lay,
+            every_second=self._every_second,
+            loud=self._origin.helper is None and self._origin.local_rank in (0, None),
+        )
+        channel = Channel(self._origin, self._config.address, self._environ, hooks)
+        self._channel = channel
+        self._intake.append = channel.append
+        return channel
+
+    def _side_file(self) -> str | None:
+        return None if self._channel is None else f"{self._channel.outbox.path}{SIDE_SUFFIX}"
+
+    def _first_record(self, *values: Any) -> bool:
+        """Take the first record of a forked child: from here on it has a stream of its own."""
+        with self._opening:
+            if self._closed:
+                return False
+            if self._channel is None:
+                try:
+                    self._open()
+                except (TlogsError, OSError) as error:
+                    self._intake.append = _refuse
+                    log.warning("tlogs: process %d has no outbox: %s", os.getpid(), error)
+                    return False
+                if self._crash is not None and (side_file := self._side_file()) is not None:
+                    self._crash.follow(side_file)
+                _at_child_exit(self)
+        return self._intake.append(*values)
+
+    def forked(self) -> None:
+        """In a forked child, before anything of it runs."""
+        self._opening = threading.RLock()
+        channel, self._channel = self._channel, None
+        if channel is not None and not self._closed:
+            channel.abandon()
+            _inherited.append(channel)  # its socket and its context must not be taken down here
+            self._origin = helper_of(channel.origin)
+            self._intake.append = self._first_record
+
+    # On the forwarder's thread.
+
+    def _lay(self, action: Lay) -> tuple[Mapping[int, Sequence[str]], Mapping[str, Any]]:
+        outcome = LEVELS.overlay(action.leases)
+        in_force = {lease.revision for lease in action.leases}
+        self._answers = {revision: answer for revision, answer in self._answers.items() if revision in in_force}
+        if in_force:
+            self._answers[max(in_force)] = (outcome.kind, outcome.reason)  # it is judged on the newest
+        for lease in action.began:
+            self._note(f"lease {lease.revision} began: {_describe(lease)}", lease)
+        for lease in action.ended:
+            self._note(f"lease {lease.revision} ended: {_describe(lease)}", lease)
+        return self._answers, LEVELS.report()
+
+    def _note(self, text: str, lease: Lease) -> None:
+        """A record of our own in this stream."""
+        fields = {"revision": lease.revision, "settings": dict(lease.settings), "author": lease.author}
+        extra = {"stream": "tlogs", "fields": fields}
+        self._intake.append(logging.INFO, _LOGGER, text, None, None, "", 0, "", "tlogs-forwarder", extra)
+
+    def _every_second(self) -> None:
+        channel = self._channel
+        if channel is None:
+            return
+        channel.keep_meta()
+        LEVELS.check()
+        learnt = learn(self._origin)
+        if learnt is not self._origin:
+            self._origin = learnt
+            channel.relabel(learnt)
+
+
+def init(
+    *,
+    collector: str | None = None,
+    run: str | None = None,
+    rank: int | None = None,
+    local_rank: int | None = None,
+    world_size: int | None = None,
+    secret: str | None = None,
+    outbox_dir: str | None = None,
+) -> Session:
+    """Apply TORCH_LOGS and forward this process's records to the collector; an argument beats the environment.
+
+    Without a collector's address (*collector*, or TLOGS_COLLECTOR) levels are applied and nothing is forwarded.
+    Again with the same arguments it returns the same session.
+
+    Raises:
+        ConfigError: a variable or argument that cannot be used; the text names it.
+        DirectiveError: TORCH_LOGS cannot be understood.
+        StoreError: the outbox cannot be made.
+    """
+    global _current
+    environ = dict(os.environ)
+    if outbox_dir is not None:
+        environ["TLOGS_OUTBOX_DIR"] = outbox_dir
+    config = Config.from_environ(environ, collector=collector, secret=secret)
+    with _lock:
+        if _current is not None:
+            return _current
+        if config.disabled:
+            _current = Session(config, identify({}), environ)
+            return _current
+        origin = identify(environ, run=run, rank=rank, local_rank=local_rank, world_size=world_size)
+        for sentence in unknown_names(environ):
+            log.warning("tlogs: %s", sentence)
+        LEVELS.start(environ)
+        if config.capture_warnings:
+            logging.captureWarnings(True)
+        _current = Session(config, origin, environ)
+        if config.address is not None:
+            mark(os.environ, origin)
+            atexit.register(shutdown)
+        return _current
+
+
+def flush(timeout: float = LINGER_S) -> bool:
+    """Wait until nothing that was logged so far is waiting; whether that came about within *timeout* seconds."""
+    return True if _current is None else _current.flush(timeout)
+
+
+def shutdown(timeout: float = LINGER_S) -> None:
+    """Send what is left and take tlogs off this process; at exit this happens by itself. Levels stay as they are."""
+    global _current
+    with _lock:
+        session, _current = _current, None
+    if session is not None:
+        session.close(timeout)
+
+
+def current() -> Session | None:
+    """The session of this process."""
+    return _current
+
+
+_inherited: list[Channel] = []
+"""What a child got from its parent and must neither use nor close: ZeroMQ's threads did not come along."""
+
+
+def _refuse(*values: Any) -> bool:
+    return False
+
+
+def _at_fork(session: Session) -> None:
+    """Have *session* told in forked children, for as long as it lives."""
+    reference = weakref.ref(session)
+
+    def forked() -> None:
+        global _lock
+        _lock = threading.RLock()
+        alive = reference()
+        if alive is not None:
+            alive.forked()
+
+    os.register_at_fork(after_in_child=forked)
+
+
+def _at_child_exit(session: Session) -> None:
+    """A child of multiprocessing leaves without running exit handlers, except those of its own kind."""
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util.Finalize(None, session.close, exitpriority=-100)
+
+
+def _describe(lease: Lease) -> str:
+    settings = ", ".join(f"{name}={_value(value)}" for name, value in sorted(lease.settings.items()))
+    until = ""
+    if lease.ends_ns is not None:
+        until = f" until {datetime.fromtimestamp(lease.ends_ns / 1e9).astimezone():%H:%M:%S}"
+    return f"{settings or 'defaults'}{until}" + (f" (by {lease.author})" if lease.author else "")
+
+
+def _value(value: int | bool) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return logging.getLevelName(value)

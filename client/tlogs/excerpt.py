@@ -74,7 +74,7 @@ def as_text(values: Sequence[Any]) -> list[Any]:
     """The fields after the time stamp with everything that could not be packed as its text."""
     levelno, logger, template, args, message, path, line, func, thread, extra = values
     if message is None and args is not None:
-        message = f"{template} {args!r}"
+        message = message_of(Fields(0, *values))
     return [
         levelno if isinstance(levelno, int) and 0 <= levelno < 1 << 31 else 0,
         str(logger),

@@ -1,4 +1,4 @@
-"""Opening the outboxes that dead processes left behind."""
+"""Opening the outboxes that dead processes left behind, with what faulthandler wrote beside them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,21 @@ import fcntl
 import os
 import stat
 from collections.abc import Iterator
+from functools import cached_property
+from logging import CRITICAL
+from typing import Final
 
+from tlogs.crash import LOGGER, SIDE_SUFFIX
 from tlogs.outbox_file import held, is_held
 from tlogs_shared import ring
 from tlogs_shared.errors import MessageError
+from tlogs_shared.record import Fields, pack, unpack
 from tlogs_shared.ring import Extent, FileHeader
 
 __all__ = ["DeadOutbox", "open_dead"]
+
+MAX_FAULT_BYTES: Final = 64 * 1024
+"""The stacks of a hundred threads are smaller."""
 
 
 class DeadOutbox:
@@ -29,7 +37,8 @@ class DeadOutbox:
     def extents(self, watermark: int | None = None) -> Iterator[Extent]:
         """The records from *watermark* on, by default from what was acknowledged; one piece in memory at a time.
 
-        A number that is missing between two extents stood where the file is damaged.
+        A number that is missing between two extents stood where the file is damaged. What faulthandler wrote follows
+        as one more record.
         """
         number = self.header.acknowledged if watermark is None else watermark
         last_ts = 0
@@ -42,12 +51,39 @@ class DeadOutbox:
             for extent in ring.scan(data, first, watermark=number, after_ts=last_ts):
                 yield extent
                 number, last_ts = extent.end, extent.last_ts
+        if number <= self._records_end and (packed := self._fault(last_ts)):
+            ts = unpack(packed).ts
+            yield Extent(self._records_end, 1, CRITICAL, ts, ts, memoryview(packed))
 
     @property
     def head(self) -> int:
         """The number after the last record."""
-        extents = list(self.extents())
-        return extents[-1].end if extents else self.header.acknowledged
+        return self._records_end + bool(self._fault(0))
+
+    @cached_property
+    def _records_end(self) -> int:
+        end = self.header.acknowledged
+        for first, base, stop in self._pieces()[-1:]:
+            data = memoryview(os.pread(self._fd, stop - base, base))[ring.PIECE_HEADER_BYTES :]
+            end = max([end, first, *(extent.end for extent in ring.scan(data, first))])
+        return end
+
+    def _fault(self, last_ts: int) -> bytes:
+        """What faulthandler wrote, as a record; empty where it wrote nothing."""
+        try:
+            fd = os.open(self.path + SIDE_SUFFIX, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            return b""
+        try:
+            text = os.pread(fd, MAX_FAULT_BYTES, 0).decode("utf-8", "replace").strip()
+            written = os.fstat(fd).st_mtime_ns
+        finally:
+            os.close(fd)
+        if not text:
+            return b""
+        template, _, stacks = text.partition("\n")
+        ts = max(last_ts, written, 1 << 32)
+        return pack(Fields(ts, CRITICAL, LOGGER, template, None, None, "", 0, "", "", {"exc": stacks.strip()}))
 
     def _pieces(self) -> list[tuple[int, int, int]]:
         """Number of the first record, begin and end in the file of each piece that holds records, oldest first."""
@@ -65,10 +101,11 @@ class DeadOutbox:
 
     def delete(self) -> None:
         """Remove the file, and let go of it."""
-        try:
-            os.unlink(self.path)
-        except FileNotFoundError:
-            pass
+        for path in (self.path, self.path + SIDE_SUFFIX):
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass
         self.close()
 
 

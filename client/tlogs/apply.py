@@ -24,14 +24,24 @@ from typing import Any, Final
 
 from tlogs.alone import Alone
 from tlogs.import_hook import ImportHook
-from tlogs.layer import Layer
-from tlogs.modules import find_module, locate
+from tlogs.layer import Layer, put
+from tlogs.modules import find_module, locate, torch_may_know
 from tlogs.outcome import Outcome, judge
 from tlogs.torch_bridge import INTERNAL, Bridge, find_bridge, trace_id
 from tlogs_shared.directive import from_call, from_text
 from tlogs_shared.errors import DirectiveError
 from tlogs_shared.lease import Lease
-from tlogs_shared.levels import OFF, LevelState, Target, base_targets, lease_targets, loggers_behind, overlay
+from tlogs_shared.levels import (
+    OFF,
+    LevelState,
+    Settings,
+    Target,
+    artifact_target,
+    base_targets,
+    lease_targets,
+    loggers_behind,
+    settled,
+)
 from tlogs_shared.registry import ALL, Artifact, Registry, lineage
 from tlogs_shared.torch_names import KEYWORDS
 
@@ -55,6 +65,7 @@ class Levels:
         self._base: Alone | Bridge = Alone()
         self._coming: Bridge | None = None
         self._seen = LevelState()
+        self._labels: dict[str, tuple[str | None, str | None]] = {}
         self._layer = Layer()
         self._leases: tuple[Lease, ...] = ()
         self._enabled: set[str] = set()
@@ -99,7 +110,7 @@ class Levels:
         base = self._base
         assert isinstance(base, Alone)
         registry = base.registry()
-        state, wanted = from_text(environ.get("TORCH_LOGS", ""), registry, find_module)
+        state, wanted = from_text(environ.get("TORCH_LOGS", ""), registry, find_module, torch_may_know)
         with self.lock:
             base.configure(environ, quiet=quiet)
             base.set_up_handlers(wanted.loggers(), environ.get("TORCH_LOGS_OUT"))
@@ -180,14 +191,25 @@ class Levels:
             logger = logging.getLogger(f"{module}.__{artifact}")
             logger.artifact_name = artifact  # type: ignore[attr-defined]  # torch's formatter looks for it
             base.admit(Registry(artifact_loggers={logger.name: artifact}))
-            under = base_targets(base.registry(), base.state())[logger.name]
-            self._lay({logger.name: under})
+            if logger.name not in registry.artifact_loggers:
+                put({logger.name: artifact_target(registry, base.state(), artifact, mark_off=False)})
+                self._lay_artifact(logger.name)
             return logger
+
+    def _lay_artifact(self, name: str) -> None:
+        """Lay what the leases want over the one logger of an artifact that was just configured."""
+        registry, state = self._base.registry(), self._base.state()
+        artifact = registry.artifact_loggers[name]
+        under = artifact_target(registry, state, artifact, mark_off=False)
+        target = artifact_target(registry, settled(registry, state, self._settings()), artifact)
+        laid = target if target != under and self._may_be_marked(name, artifact, target) else None
+        self._layer.lay_one(name, laid, under)
 
     def register_log(self, alias: str, loggers: tuple[str, ...]) -> None:
         """Make *alias* a component, or change the loggers that it stands for."""
         with self.lock:
             self._base.register_log(alias, loggers)
+            self._labels.clear()
 
     def register_artifact(self, artifact: Artifact) -> None:
         """Make *artifact* known, or change what is known of it."""
@@ -210,24 +232,30 @@ class Levels:
                 return Outcome("ignored", f"TORCH_LOGS={self._torch_logs}")
             return judge(allowed, self._base.registry(), unknown)
 
-    def _wanted(self) -> dict[str, Target]:
+    def _settings(self) -> Settings:
+        return [(lease.settings, lease.replace) for lease in self._leases]
+
+    def _wanted(self, registry: Registry) -> dict[str, Target]:
         """What has to lie over the loggers just now."""
-        registry, state = self._base.registry(), self._base.state()
-        leases = self._leases
-        wanted = lease_targets(registry, state, [(lease.settings, lease.replace) for lease in leases])
+        wanted = lease_targets(registry, self._base.state(), self._settings())
         for name, artifact in registry.artifact_loggers.items():
-            # Its records are for a handler of the program's own: they go on being built.
-            if wanted.get(name, _NONE).level == OFF and logging.getLogger(name).handlers:
-                named = any(artifact in lease.settings for lease in leases)
-                if not named:
-                    del wanted[name]
+            if name in wanted and not self._may_be_marked(name, artifact, wanted[name]):
+                del wanted[name]
         return wanted
 
+    def _may_be_marked(self, name: str, artifact: str, target: Target) -> bool:
+        """Whether an artifact that is off may have its records not built: not where a handler of the program waits."""
+        if target.level != OFF or not logging.getLogger(name).handlers:
+            return True
+        return any(artifact in lease.settings for lease in self._leases)
+
     def _lay(self, base: Mapping[str, Target] | None = None) -> int:
-        changed = self._layer.lay(self._wanted(), base or {})
+        registry = self._base.registry()
+        changed = self._layer.lay(self._wanted(registry), base or {})
         self._seen = self._base.state()
+        self._labels.clear()
         if self._quiet and isinstance(self._base, Bridge):
-            self._base.silence_stderr(self._base.registry().loggers(), quiet=True)
+            self._base.silence_stderr(registry.loggers(), quiet=True)
         return changed
 
     def _enable(self, leases: Sequence[Lease]) -> None:
@@ -292,8 +320,7 @@ class Levels:
         """torch has configured the logger of an artifact."""
         with self.lock:
             if isinstance(self._base, Bridge):
-                base = base_targets(self._base.registry(), self._base.state())[logger.name]
-                self._layer.lay_one(logger.name, self._wanted().get(logger.name), base)
+                self._lay_artifact(logger.name)
 
     def _join(self, bridge: Bridge) -> None:
         """From now on torch's state is the base."""
@@ -315,6 +342,8 @@ class Levels:
             if not self._started:
                 return False
             if isinstance(self._base, Alone):
+                if self._coming is not None and self._coming.is_hooked:  # torch is being imported, and will call
+                    return False
                 bridge = find_bridge()
                 if bridge is None:
                     return False
@@ -337,12 +366,22 @@ class Levels:
             or locate(name)
         )
 
+    def label(self, logger_name: str) -> tuple[str | None, str | None]:
+        """The component and the artifact that a record of this logger belongs to, by this process's registry.
+
+        `tlogs_shared.registry.component_of` says the same from the recorded one; they differ where the program
+        registered names of its own.
+        """
+        found = self._labels.get(logger_name)
+        if found is None:
+            found = self._labels[logger_name] = self._base.registry().label(logger_name)
+        return found
+
     def report(self) -> dict[str, Any]:
         """Levels and artifacts for `tlogs levels`: primitives only."""
         with self.lock:
-            registry, state = self._base.registry(), self._base.state()
-            for lease in self._leases:
-                state = overlay(LevelState() if lease.replace else state, lease.settings, registry)
+            registry = self._base.registry()
+            state = settled(registry, self._base.state(), self._settings())
             return {
                 "components": {
                     alias: {"configured": _configured(loggers, state), "effective": _effective(loggers)}

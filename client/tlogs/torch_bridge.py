@@ -239,12 +239,19 @@ class Bridge:
                     handler.setLevel(OFF if quiet else logging.DEBUG)
 
 
+_thread_state: Any = None
+"""torch's thread-local that holds what is being compiled, once torch is loaded."""
+
+
 def trace_id() -> str | None:
     """torch's compile id of what this thread compiles just now, such as `0/0` or `1/0_1`; None almost always."""
-    guards = sys.modules.get("torch._guards")
-    if guards is None:
-        return None
-    context = getattr(getattr(guards, "_TLS", None), "compile_context", None)
+    global _thread_state
+    if _thread_state is None:
+        _thread_state = getattr(sys.modules.get("torch._guards"), "_TLS", None)
+        if _thread_state is None:
+            return None
+    # `getattr` with a default takes six times as long where the attribute is missing.
+    context = _thread_state.__dict__.get("compile_context")
     if context is None or context.compile_id is None:
         return None
-    return str(guards.CompileContext.current_trace_id())
+    return str(sys.modules["torch._guards"].CompileContext.current_trace_id())

@@ -87,8 +87,12 @@ def _complaint(text: str) -> str:
     return ""
 
 
-def from_text(text: str, registry: Registry, find_module: FindModule) -> tuple[LevelState, Registry]:
+def from_text(
+    text: str, registry: Registry, find_module: FindModule, ignore: FindModule = lambda name: False
+) -> tuple[LevelState, Registry]:
     """The level state that TORCH_LOGS=*text* asks for, and *registry* with the modules it names.
+
+    A name that nobody knows is passed over where *ignore* says so.
 
     Raises:
         DirectiveError: *text* is malformed or names what nobody knows; for ``help`` and ``+help`` the help itself.
@@ -108,7 +112,7 @@ def from_text(text: str, registry: Registry, find_module: FindModule) -> tuple[L
         elif _is_module(name, registry, find_module, f"TORCH_LOGS={text!r}"):
             _admit(name, registry)
             levels[name] = directive.level
-        else:
+        elif not ignore(name):
             raise DirectiveError(unknown_name(name, registry, f"TORCH_LOGS={text!r}"))
     return LevelState(levels, frozenset(on)), registry
 

@@ -32,6 +32,7 @@ __all__ = [
     "level_number",
     "ordered",
     "overlay",
+    "settled",
 ]
 
 OFF: Final = 1 << 30
@@ -58,6 +59,10 @@ class LevelState:
     levels: Mapping[str, int] = field(default_factory=dict)
     on: frozenset[str] = frozenset()
     off: frozenset[str] = frozenset()
+
+
+Settings = Sequence[tuple[Mapping[str, int | bool], bool]]
+"""What each lease names, with whether it replaces everything below it."""
 
 
 def overlay(state: LevelState, settings: Mapping[str, int | bool], registry: Registry) -> LevelState:
@@ -89,30 +94,30 @@ def base_targets(registry: Registry, state: LevelState) -> dict[str, Target]:
     return found
 
 
-def lease_targets(
-    registry: Registry, state: LevelState, settings: Sequence[tuple[Mapping[str, int | bool], bool]]
-) -> dict[str, Target]:
-    """What has to lie over the loggers so that *settings*, oldest first, lie over *state*.
+def lease_targets(registry: Registry, state: LevelState, leases: Settings) -> dict[str, Target]:
+    """What has to lie over the loggers so that *leases*, oldest first, lie over *state*.
 
-    Each of *settings* comes with whether it replaces everything below it. Named are only loggers that the settings
-    name or that they change, and the artifacts' that are off.
+    Found are only loggers that the leases name or change, and those of artifacts that are off.
     """
     before = base_targets(registry, state)
-    named: set[str] = set()
-    for names, replaces in settings:
-        if replaces:
-            state = LevelState()
-            named.update(before)
-        state = overlay(state, names, registry)
-        for name in names:
-            named.update(loggers_behind(name, registry))
-    found = {name: Target(target.level) for name, target in base_targets(registry, state).items() if name in named}
-    found.update({name: Target(level) for name, level in state.levels.items() if name in named})
+    over = settled(registry, state, leases)
+    named = {logger for names, _ in leases for name in names for logger in loggers_behind(name, registry)}
+    if any(replaces for _, replaces in leases):
+        named.update(before)
+    found = {name: Target(target.level) for name, target in base_targets(registry, over).items() if name in named}
+    found.update({name: Target(level) for name, level in over.levels.items() if name in named})
     for name, artifact in registry.artifact_loggers.items():
-        target = artifact_target(registry, state, artifact)
+        target = artifact_target(registry, over, artifact)
         if name in named or target != before[name]:
             found[name] = target
     return found
+
+
+def settled(registry: Registry, state: LevelState, leases: Settings) -> LevelState:
+    """What is asked for altogether: *state* with *leases*, oldest first, over it."""
+    for names, replaces in leases:
+        state = overlay(LevelState() if replaces else state, names, registry)
+    return state
 
 
 def loggers_behind(name: str, registry: Registry) -> Sequence[str]:

@@ -1,16 +1,37 @@
 # Each verb is enough by itself in a fresh clone: it makes .venv and installs what it needs.
 PYTHON ?= python3
+TORCH  ?= 2.13.0
 VENV   := .venv
 BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# torch's own index has builds for the CPU alone; everywhere else Linux gets several gigabytes for CUDA.
+CPU    := --retries 1 --timeout 15 --extra-index-url https://download.pytorch.org/whl/cpu
+BUILD  := $(TORCH)$(if $(filter Linux,$(shell uname -s)),+cpu)
 
-.PHONY: help test check style types layers format bench clean
+.PHONY: help demo test check style types layers format bench clean
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | awk -F: '{printf "make %-8s %s\n", $$1, $$2}'
 
-$(VENV)/.tools: pyproject.toml
+$(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -e '.[test,lint]'
+	$(PIP) -e .
 	@touch $@
+
+$(VENV)/.tools: $(VENV)/.installed
+	$(PIP) -e '.[test,lint]'
+	@touch $@
+
+# Where no build of torch can be had, what needs it is left out, and says so.
+$(VENV)/.torch: $(VENV)/.installed
+	@$(BIN)/python -c 'import torch' 2>/dev/null || { echo "installing the CPU build of torch $(TORCH)"; \
+		$(PIP) $(CPU) 'torch==$(BUILD)' || echo "no CPU build of torch for $$($(BIN)/python --version) here"; }
+	@touch $@
+
+demo: $(VENV)/.torch  ## a 4-rank job, steered and merged, in half a minute
+	@$(BIN)/tlogs demo
+
+test: $(VENV)/.tools $(VENV)/.torch  ## the whole suite, in parallel
+	$(BIN)/python -m pytest -n auto
 
 check: style types layers  ## format, lint, types, import contracts
 
@@ -27,9 +48,6 @@ layers: $(VENV)/.tools
 format: $(VENV)/.tools  ## put the format right
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
-
-test: $(VENV)/.tools  ## the whole suite, in parallel
-	$(BIN)/python -m pytest -n auto
 
 clean:  ## remove what the other verbs made
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -47,7 +47,7 @@ class Reading:
 
     def __init__(self, source: Source, choice: Filter | None = None) -> None:
         self._source = source
-        self.merge = Merge[Position](source.payload, choice, source.name)
+        self.merge = Merge(source.payload, choice, source.name)
         self.position = START
         self._streams: dict[bytes, StreamInfo] = {}
 
@@ -57,23 +57,21 @@ class Reading:
         Raises:
             StoreError: the run cannot be read.
         """
-        batches: list[tuple[Header, Position]] = []
         described: dict[bytes, tuple[Header, Position]] = {}
         for header, position in self._source.frames(self.position):
             self.position = after(header, position)
             if header.kind is Kind.BATCH:
-                batches.append((header, position))
+                self.merge.add(header, position)
             else:
                 described[header.stream] = header, position
+        # Of all that was said of a stream the last holds, also for what came before it.
         for stream, (header, position) in described.items():
             try:
                 self._streams[stream] = unpack_stream(header, self._source.payload(header, position))
             except (MessageError, StoreError):
-                continue  # an older description of the stream still serves
+                continue  # an older description still serves
         if described:
             self.merge.label(self._streams)
-        for header, position in batches:
-            self.merge.add(header, position)
 
     @property
     def streams(self) -> Mapping[bytes, StreamInfo]:

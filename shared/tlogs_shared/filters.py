@@ -112,10 +112,14 @@ class StreamFilter:
 
     def header(self, header: Header) -> bool:
         """Whether the batch can hold anything that is wanted."""
+        return self.span(header.level, header.first_ts, header.last_ts)
+
+    def span(self, level: int, first_ts: int, last_ts: int) -> bool:
+        """Whether a batch with this highest level, first and last time can."""
         return (
-            (self.level is None or header.level >= min(self.level, _HIGHEST_IN_HEADER))
-            and (self.since is None or header.last_ts >= self.since)
-            and (self.until is None or header.first_ts < self.until)
+            (self.level is None or level >= min(self.level, _HIGHEST_IN_HEADER))
+            and (self.since is None or last_ts >= self.since)
+            and (self.until is None or first_ts < self.until)
         )
 
 

@@ -10,21 +10,22 @@ So the merge opens the lane with the lowest bound, decodes a piece of a batch, a
 come in as were waiting; then it sorts once and lets go what lies below the lowest bound. Sorting runs that are sorted
 already is what `list.sort` is best at: it costs a fraction of a heap operation for each record.
 
-Memory: the headers of the chosen frames; one unpacked batch for each stream that speaks at the time that is being
-merged; some 32 thousand decoded records.
+Memory: 104 bytes for each frame; one unpacked batch for each stream that speaks at the time that is being merged; some
+32 thousand decoded records.
 """
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from heapq import heapify, heappop, heapreplace
 from operator import itemgetter
-from typing import Final, Generic, TypeVar
+from typing import Final
 
-from tlogs_shared.batch import Header, Kind, check_payload, pieces
+from tlogs_shared.batch import Codec, Header, Kind, check_payload, pieces
+from tlogs_shared.cursor import Position
 from tlogs_shared.entry import Entry, Speaker
 from tlogs_shared.errors import MessageError, StoreError
 from tlogs_shared.filters import Filter, StreamFilter
@@ -33,33 +34,30 @@ from tlogs_shared.record import Fields
 
 __all__ = ["Merge"]
 
-P = TypeVar("P")
-
 _DECODED: Final = 32 * 1024
 """Records decoded ahead, all lanes together: enough that a sort is worth its call, some 30 MB."""
 
 _SMALLEST_PIECE: Final = 64
 
+Load = Callable[[Header, Position], "bytes | memoryview"]
+
 _time = itemgetter(0)
 
 
-class Merge(Generic[P]):
+class Merge:
     """Frames of many streams in, entries in order out.
 
     *load* gets the payload of a frame that `add` was given. `damaged` counts records in batches that could not be
-    read; `newest` is the newest corrected time in the chosen frames.
+    read.
     """
 
-    def __init__(
-        self, load: Callable[[Header, P], bytes | memoryview], choice: Filter | None = None, run: str = ""
-    ) -> None:
+    def __init__(self, load: Load, choice: Filter | None = None, run: str = "") -> None:
         self._load = load
         self._filter = choice if choice is not None else Filter()
         self._run = run
-        self._lanes: dict[bytes, _Lane[P]] = {}
+        self._lanes: dict[bytes, _Lane] = {}
         self._ready: list[Entry] = []
         self.damaged = 0
-        self.newest = 0
 
     def label(self, streams: Mapping[bytes, StreamInfo]) -> None:
         """Take over what is known of the streams now. What was decoded before keeps its label."""
@@ -72,7 +70,7 @@ class Merge(Generic[P]):
                 lane.relabel(Speaker(stream, info, self._run))
             lane.choice = chosen.get(stream)
 
-    def add(self, header: Header, position: P) -> None:
+    def add(self, header: Header, position: Position) -> None:
         """Note a frame.
 
         Frames of one stream come in the order of their numbers; what has a number that came before is dropped.
@@ -84,8 +82,14 @@ class Merge(Generic[P]):
             # A damaged store can have lost the frame that describes the stream. Its records are shown all the same.
             self.label({header.stream: StreamInfo(Origin(host=f"stream-{header.stream.hex()[:8]}", pid=0))})
             lane = self._lanes[header.stream]
-        if lane.add(header, position):
-            self.newest = max(self.newest, lane.corrected(header.last_ts))
+        lane.add(header, position)
+
+    @property
+    def newest(self) -> int:
+        """The newest corrected time in the frames of chosen streams, 0 where there are none."""
+        return max(
+            (lane.corrected(lane.last_ts) for lane in self._lanes.values() if lane.choice is not None), default=0
+        )
 
     @property
     def missing(self) -> dict[Speaker, list[tuple[int, int]]]:
@@ -124,22 +128,20 @@ class Merge(Generic[P]):
         found, self._ready = self._ready, []
         lanes = [lane for lane in self._lanes.values() if lane.busy]
         frames = [
-            (lane.corrected(frame[0].last_ts), number, frame)
+            (lane.corrected(last_ts), number, index)
             for number, lane in enumerate(lanes)
-            for frame in lane.frames
+            for index, last_ts in lane.wanted()
         ]
         frames.sort(key=_time)
-        for lane in lanes:
-            lane.frames.clear()
         beyond: list[Entry] = []
         while frames:
-            newest, number, frame = frames.pop()
+            newest, number, index = frames.pop()
             enough = len(found) >= count and (count <= 0 or found[-count][0] > newest)
             if enough and (horizon is None or newest <= horizon):
                 break
             lane = lanes[number]
-            lane.frames.append(frame)
-            while lane.busy:
+            lane.open(index)
+            while lane.is_open:
                 self._decode(lane, _DECODED)
             found += self._ready
             self._ready.clear()
@@ -149,10 +151,12 @@ class Merge(Generic[P]):
                 beyond += found[cut:]
                 del found[cut:]
             del found[: max(len(found) - count, 0)]
+        for lane in lanes:
+            lane.frames.clear()
         self._ready = beyond
         return found
 
-    def _decode(self, lane: _Lane[P], piece: int) -> int:
+    def _decode(self, lane: _Lane, piece: int) -> int:
         """Decode the next piece of a lane into `_ready`; the number of records that were read."""
         try:
             return lane.decode(self._load, piece, self._ready)
@@ -161,73 +165,104 @@ class Merge(Generic[P]):
             return 0
 
 
-class _Lane(Generic[P]):
-    """One stream: the frames that were chosen, in order, and how far the first of them is decoded."""
+class _Lane:
+    """One stream: its frames in order, and how far the first of them is decoded."""
 
     def __init__(self, speaker: Speaker) -> None:
         self.choice: StreamFilter | None = None
-        self.frames: deque[tuple[Header, P, int]] = deque()
+        self.frames = _Frames()
         self.holes: list[tuple[int, int]] = []
+        self.last_ts = 0
         self._next = 0
         self._pieces: Iterator[list[Fields]] | None = None
-        self._header: Header | None = None
-        self._first = self._number = 0
-        self._newest = 0
+        self._header = Header(speaker.stream)
+        self._position: Position | None = None
+        self._first = self._number = self._newest = 0
         self.relabel(speaker)
 
     def relabel(self, speaker: Speaker) -> None:
+        """Name what is decoded from now on differently."""
         self.speaker = speaker
         self._rescued = replace(speaker, recovered=True)
         self._offset = speaker.info.offset_ns or 0
 
-    def add(self, header: Header, position: P) -> bool:
-        """Note a frame; whether it was chosen."""
+    def corrected(self, ts: int) -> int:
+        """A time of the stream on the collector's clock."""
+        return ts + self._offset
+
+    def add(self, header: Header, position: Position) -> None:
+        """Note a frame."""
         if header.end <= self._next:
-            return False
+            return
         if header.first > self._next:
             self.holes.append((self._next, header.first))
-        first = max(header.first, self._next)
+        self.frames.append(header, position, max(header.first, self._next))
         self._next = header.end
-        if self.choice is None or not self.choice.header(header):
-            return False
-        self.frames.append((header, position, first))
-        return True
+        self.last_ts = header.last_ts
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a batch is decoded in part."""
+        return self._position is not None
 
     @property
     def busy(self) -> bool:
-        """Whether something is left to decode."""
-        return self._pieces is not None or bool(self.frames)
+        """Whether something is left to decode; frames that are not wanted are let go here."""
+        if self._position is not None:
+            return True
+        choice, frames = self.choice, self.frames
+        if choice is None:
+            frames.clear()
+        else:
+            while frames and not choice.span(*frames.span()):
+                frames.skip()
+        return bool(frames)
 
     @property
     def bound(self) -> int:
         """No record that is left to decode has an older corrected time. Only while busy."""
-        return self._newest if self._pieces is not None else self.corrected(self.frames[0][0].first_ts)
+        return self._newest if self._position is not None else self.corrected(self.frames.span()[1])
 
-    def corrected(self, ts: int) -> int:
-        return ts + self._offset
+    def wanted(self) -> list[tuple[int, int]]:
+        """The frames that are wanted: their places, and the time of their last record."""
+        choice = self.choice
+        if choice is None:
+            return []
+        return [
+            (index, last_ts)
+            for index, (level, first_ts, last_ts) in self.frames.spans()
+            if choice.span(level, first_ts, last_ts)
+        ]
 
-    def decode(self, load: Callable[[Header, P], bytes | memoryview], piece: int, into: list[Entry]) -> int:
+    def open(self, index: int | None = None) -> None:
+        """Begin with a frame: the one at the place *index*, else the first, which is taken from the frames."""
+        self._header, self._position, self._first = self.frames.take(self.speaker.stream, index)
+        self._number = self._header.first
+        self._newest = self.corrected(self._header.first_ts)
+
+    def decode(self, load: Load, piece: int, into: list[Entry]) -> int:
         """Put the next piece into *into*; the number of records that were read.
 
         Raises:
             MessageError: the batch is damaged.
             StoreError: it cannot be read.
         """
-        assert self.choice is not None, "frames are kept only of streams that were chosen"
+        assert self.choice is not None, "only what was chosen is decoded"
+        if self._position is None:
+            self.open()
+        header, position = self._header, self._position
+        assert position is not None
         if self._pieces is None:
-            header, position, self._first = self.frames.popleft()
-            self._header, self._number = header, header.first
-            self._newest = self.corrected(header.first_ts)
             payload = load(header, position)
             check_payload(header, payload)
             self._pieces = pieces(header, payload, piece)
         found = next(self._pieces, None)
         if found is None:
-            self._pieces = None
+            self._pieces = self._position = None
             return 0
         number, self._number = self._number, self._number + len(found)
         self._newest = self.corrected(found[-1].ts)
-        speaker = self._rescued if self._header is not None and self._header.recovered else self.speaker
+        speaker = self._rescued if header.recovered else self.speaker
         rank, offset, keep, first = speaker.rank, self._offset, self.choice.record, self._first
         if keep is None and number >= first:
             into += [(record[0] + offset, rank, seq, speaker, record) for seq, record in enumerate(found, number)]
@@ -241,5 +276,82 @@ class _Lane(Generic[P]):
 
     def give_up(self) -> int:
         """Leave what is left of the batch; the number of its records."""
-        self._pieces = None
-        return self._header.end - self._number if self._header is not None else 0
+        self._pieces = self._position = None
+        return self._header.end - self._number
+
+
+class _Frames:
+    """Frames of one stream that wait, oldest first, as plain numbers: a run can have millions of small ones."""
+
+    _WIDTH: Final = 13
+
+    def __init__(self) -> None:
+        self._numbers = array("Q")
+        self._at = 0
+
+    def __bool__(self) -> bool:
+        return self._at < len(self._numbers)
+
+    def append(self, header: Header, position: Position, first: int) -> None:
+        """Note a frame of which the records from number *first* on are wanted."""
+        self._numbers.extend(
+            (
+                header.level,
+                header.first_ts,
+                header.last_ts,
+                header.first,
+                header.count,
+                header.raw_size,
+                header.size,
+                header.codec,
+                header.recovered,
+                header.payload_crc,
+                position.segment,
+                position.offset,
+                first,
+            )
+        )
+
+    def span(self) -> tuple[int, int, int]:
+        """Highest level, first and last time of the first frame."""
+        level, first_ts, last_ts = self._numbers[self._at : self._at + 3]
+        return level, first_ts, last_ts
+
+    def spans(self) -> Iterator[tuple[int, tuple[int, int, int]]]:
+        """All frames: their places, with what `span` says of them."""
+        numbers = self._numbers
+        for at in range(self._at, len(numbers), self._WIDTH):
+            yield at, (numbers[at], numbers[at + 1], numbers[at + 2])
+
+    def take(self, stream: bytes, index: int | None) -> tuple[Header, Position, int]:
+        """The frame at a place, or the first, which does not wait any more; and the first number that is wanted."""
+        at = self._at if index is None else index
+        numbers = self._numbers[at : at + self._WIDTH]
+        if index is None:
+            self.skip()
+        level, first_ts, last_ts, first, count, raw_size, size, codec, recovered, crc, segment, offset, wanted = numbers
+        header = Header(
+            stream=stream,
+            codec=Codec(codec),
+            recovered=bool(recovered),
+            level=level,
+            first=first,
+            count=count,
+            raw_size=raw_size,
+            size=size,
+            first_ts=first_ts,
+            last_ts=last_ts,
+            payload_crc=crc,
+        )
+        return header, Position(segment, offset), wanted
+
+    def skip(self) -> None:
+        """Let the first frame go."""
+        self._at += self._WIDTH
+        if self._at == len(self._numbers):
+            self.clear()
+
+    def clear(self) -> None:
+        """Let all frames go."""
+        self._numbers = array("Q")
+        self._at = 0

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlogs_shared.batch import Header, Kind, seal
+from tlogs_shared.cursor import Position
 from tlogs_shared.entry import NO_RANK, Entry
 from tlogs_shared.errors import MessageError, StoreError
 from tlogs_shared.filters import Filter
@@ -49,11 +50,33 @@ def batch(stream: int, first: int, times: list[int], *, levelno: int = 20, recov
     return seal(header, b"".join(map(pack, records)), zstandard.ZstdCompressor())
 
 
-def merge_of(frames: list[Frame], ranks: dict[int, StreamInfo], choice: Filter | None = None) -> Merge[bytes]:
-    merge = Merge[bytes](lambda _, payload: payload, choice, "run1")
+class Stored:
+    """Frames that a merge was given, as a store gives them back; `errors` says which payload cannot be had."""
+
+    def __init__(self) -> None:
+        self.payloads: list[bytes] = []
+        self.loaded: list[int] = []
+        self.errors: dict[int, Exception] = {}
+
+    def load(self, header: Header, position: Position) -> bytes:
+        self.loaded.append(position.offset)
+        if position.offset in self.errors:
+            raise self.errors[position.offset]
+        return self.payloads[position.offset]
+
+    def add(self, merge: Merge, *frames: Frame) -> None:
+        for header, payload in frames:
+            merge.add(header, Position(1, len(self.payloads)))
+            self.payloads.append(payload)
+
+
+def merge_of(
+    frames: list[Frame], ranks: dict[int, StreamInfo], choice: Filter | None = None, stored: Stored | None = None
+) -> Merge:
+    stored = stored or Stored()
+    merge = Merge(stored.load, choice, "run1")
+    stored.add(merge, *frames)
     merge.label({stream_id(number): found for number, found in ranks.items()})
-    for header, payload in frames:
-        merge.add(header, payload)
     return merge
 
 
@@ -187,26 +210,29 @@ def test_a_damaged_batch_is_counted_and_the_others_are_read() -> None:
 
 @pytest.mark.parametrize("error", [MessageError("gone"), StoreError("gone")])
 def test_a_payload_that_cannot_be_had_any_more_does_not_end_the_reading(error: Exception) -> None:
-    first, second = batch(1, 0, [1]), batch(1, 1, [2])
-
-    def load(header: Header, payload: bytes) -> bytes:
-        if header.first == 0:
-            raise error
-        return payload
-
-    merge = Merge[bytes](load)
-    for header, payload in (first, second):
-        merge.add(header, payload)
+    stored = Stored()
+    stored.errors[0] = error
+    merge = merge_of([batch(1, 0, [1]), batch(1, 1, [2])], {1: info(0)}, stored=stored)
     assert texts(flat(merge.take())) == ["1:1"]
     assert merge.damaged == 1
 
 
 def test_a_rank_learnt_late_labels_what_is_read_from_then_on() -> None:
-    merge = merge_of([batch(1, 0, [1])], {1: info(0)})
+    stored = Stored()
+    merge = merge_of([batch(1, 0, [1])], {1: info(0)}, stored=stored)
     before = flat(merge.take())
+    stored.add(merge, batch(1, 1, [2]))
     merge.label({stream_id(1): info(7)})
-    merge.add(*batch(1, 1, [2]))
     assert [entry[3].label for entry in before + flat(merge.take())] == ["rank0", "rank7"]
+
+
+def test_a_rank_learnt_late_decides_about_all_that_was_not_read_yet() -> None:
+    """`--ranks 7` finds the stream from its first record on, though it did not know its rank then."""
+    stored = Stored()
+    choice = Filter(ranks=RankSet.of([7]))
+    merge = merge_of([batch(1, 0, [1, 2]), batch(2, 0, [1])], {1: info(0), 2: info(7)}, choice, stored)
+    merge.label({stream_id(1): info(7), stream_id(2): info(0)})
+    assert texts(flat(merge.take())) == ["1:0", "1:1"]
 
 
 def test_records_of_a_stream_that_nothing_describes_are_shown_under_its_id() -> None:
@@ -220,24 +246,35 @@ def test_recovered_batches_say_so() -> None:
 
 def test_batches_that_cannot_match_are_never_loaded() -> None:
     """A filtered reading of a long run is quick because of this."""
-    loaded = []
+    frames = [
+        batch(1, 0, [1, 2], levelno=30),
+        batch(1, 2, [60], levelno=20),
+        batch(1, 3, [70, 80], levelno=30),
+        batch(2, 0, [70], levelno=30),
+    ]
+    choice = Filter(ranks=RankSet.of([0]), level=30, since_ns=50)
+    for read in (lambda merge: flat(merge.take()), lambda merge: merge.last(10)):
+        stored = Stored()
+        assert texts(read(merge_of(frames, {1: info(0), 2: info(1)}, choice, stored))) == ["1:3", "1:4"]
+        assert stored.loaded == [2]
 
-    def load(header: Header, payload: bytes) -> bytes:
-        loaded.append((header.stream[-1], header.first))
-        return payload
 
-    merge = Merge[bytes](load, Filter(ranks=RankSet.of([0]), level=30, since_ns=50))
-    merge.label({stream_id(1): info(0), stream_id(2): info(1)})
-    merge.add(*batch(1, 0, [1, 2], levelno=30))
-    merge.add(*batch(1, 2, [60], levelno=20))
-    merge.add(*batch(1, 3, [70, 80], levelno=30))
-    merge.add(*batch(2, 0, [70], levelno=30))
-    assert texts(flat(merge.take())) == ["1:3", "1:4"]
-    assert loaded == [(1, 3)]
+def test_the_end_of_a_long_run_is_found_from_its_end() -> None:
+    stored = Stored()
+    frames = [batch(1, number, [number]) for number in range(100)]
+    assert texts(merge_of(frames, {1: info(0)}, stored=stored).last(2)) == ["1:98", "1:99"]
+    assert len(stored.loaded) <= 3
 
 
 def test_frames_that_are_no_batches_are_passed_over() -> None:
     merge = merge_of([], {1: info(0)})
-    merge.add(Header(stream=stream_id(1), kind=Kind.STREAM, first=9), b"")
+    merge.add(Header(stream=stream_id(1), kind=Kind.STREAM, first=9), Position(1, 0))
     assert flat(merge.take()) == []
     assert merge.missing == {}
+    assert merge.newest == 0
+
+
+def test_the_newest_time_is_that_of_the_streams_that_were_chosen() -> None:
+    frames = [batch(1, 0, [10, 20]), batch(2, 0, [90])]
+    merge = merge_of(frames, {1: info(0, offset_ns=5), 2: info(1)}, Filter(ranks=RankSet.of([0])))
+    assert merge.newest == 25

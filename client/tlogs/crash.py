@@ -34,7 +34,8 @@ class CrashHooks:
         self._intake = intake
         self._side_file = side_file
         self._fd = -1
-        self._last: BaseException | None = None
+        # Not the exception itself: with its frames it would keep the program's objects from their end at exit.
+        self._last_id = 0
         self._hooks: list[tuple[Any, str, Callable[..., Any], Callable[..., Any]]] = []
 
     def install(self) -> None:
@@ -101,7 +102,7 @@ class CrashHooks:
         self, kind: type[BaseException], error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if error is not None:
-            self._last = error
+            self._last_id = id(error)
             self._take("uncaught %s: %s in thread %s", (), kind, error, traceback, threading.current_thread().name)
 
     def _uncaught_in_thread(self, args: threading.ExceptHookArgs) -> None:
@@ -120,7 +121,7 @@ class CrashHooks:
     def _uncaught_at_exit(self) -> None:
         """The program may have put a hook of its own in the place of ours; the interpreter remembers the exception."""
         error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
-        if error is not None and error is not self._last and not hasattr(sys, "ps1"):
+        if error is not None and id(error) != self._last_id and not hasattr(sys, "ps1"):
             self._uncaught(type(error), error, error.__traceback__)
 
     def _take(

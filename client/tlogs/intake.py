@@ -4,7 +4,8 @@ Theory of operation
 -------------------
 A record that its logger lets through passes `Logger.filter` exactly once, whatever handlers there are or will be. So
 that is where it is taken: the method is replaced by one that answers the same. No handler is added, none can be taken
-away, and while the program's own handlers run nothing of ours is on the stack.
+away, and while the program's own handlers run nothing of ours is on the stack. (Where a filter of the program's own
+raises, its traceback has one frame more.)
 
 Arguments that are numbers, texts, booleans and None travel beside the template; everything else is settled here, in
 the thread that logs, because a tensor may have changed by the time somebody reads.

@@ -173,13 +173,13 @@ def _admit(module: str, registry: Registry) -> None:
 def unknown_name(name: str, registry: Registry, where: str) -> str:
     """What to tell somebody who wrote a name that nobody knows."""
     suggestion = registry.suggest(name)
-    meant = f" (did you mean {suggestion!r}?)" if suggestion else ""
+    if suggestion is not None:
+        return f"unknown name {name!r} in {where} (did you mean {suggestion!r}?); `tlogs help-logs` lists them all"
     return (
-        f"unknown name {name!r} in {where}{meant}: expected a component, an artifact, or the full name of an "
-        f"importable module\n"
+        f"unknown name {name!r} in {where}: expected a component, an artifact, or the full name of an importable "
+        f"module\n"
         f"components: {', '.join(sorted({ALL, *registry.components}))}\n"
-        f"artifacts: {', '.join(sorted(registry.artifacts))}\n"
-        "`tlogs help-logs` or TORCH_LOGS=help says what they are"
+        f"artifacts: {', '.join(sorted(registry.artifacts))}"
     )
 
 

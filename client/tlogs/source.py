@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from tlogs_shared.batch import HEADER_BYTES, Header
 from tlogs_shared.cursor import START, Position
-from tlogs_shared.errors import MessageError
+from tlogs_shared.errors import CollectorUnavailable, MessageError
 from tlogs_shared.messages import News
 
 __all__ = ["Informant", "RemoteSource", "Source", "Watch", "after", "polled", "told"]
@@ -69,7 +69,11 @@ class Informant(Protocol):
         """What is new, None where *timeout* seconds passed without news."""
 
     def poke(self) -> None:
-        """Make a collector that was restarted know us again."""
+        """Make a collector that was restarted know us again.
+
+        Raises:
+            CollectorUnavailable: it is not there.
+        """
 
     def fetch(self, run: str, segment: int, offset: int, size: int) -> bytes:
         """Bytes of a segment."""
@@ -83,24 +87,25 @@ _GONE_S: Final = 10.0
 """A collector that was killed may be started again; whoever follows a run waits so long for that."""
 
 
-def told(
-    informant: Informant, run: str, is_live: Callable[[], bool], clock: Callable[[], float] = time.monotonic
-) -> Watch:
-    """A watch that a collector's news feed; `*` are all its runs. It ends when *is_live* has been false for 10 s."""
+def told(informant: Informant, run: str, clock: Callable[[], float] = time.monotonic) -> Watch:
+    """A watch that a collector's news feed; `*` are all its runs. It ends when the collector is away for 10 s."""
     informant.follow(run)
-    poked = alive = clock()
+    poked = heard = clock()
 
     def watch(timeout: float) -> News | None:
-        nonlocal poked, alive
-        news = informant.news(min(timeout, _POKE_S))
-        now = clock()
-        if news is not None or is_live():
-            alive = now
-        elif now - alive > _GONE_S:
+        nonlocal poked, heard
+        try:
+            news = informant.news(min(timeout, _POKE_S))
+            if news is None and clock() - poked > _POKE_S:
+                poked = clock()
+                informant.poke()
+                heard = poked
+        except CollectorUnavailable:
+            news = None
+        if news is not None:
+            heard = clock()
+        elif clock() - heard > _GONE_S:
             return News(run, 0, 0, 0, live=False, closing=True)
-        if news is None and now - poked > _POKE_S:
-            poked = now
-            informant.poke()
         return news
 
     return watch

@@ -15,7 +15,7 @@ from tlogs.source import RemoteSource, after, polled, told
 from tlogs_shared.batch import Header
 from tlogs_shared.cursor import Position
 from tlogs_shared.entry import Entry
-from tlogs_shared.errors import ConfigError, MessageError
+from tlogs_shared.errors import CollectorUnavailable, ConfigError, MessageError
 from tlogs_shared.messages import News
 
 START_NS = 1_700_000_000_000_000_000
@@ -291,12 +291,15 @@ class Collector:
         self.said: list[News | None] = []
         self.asked: list[str] = []
         self.page_bytes = 1 << 30
+        self.is_there = True
 
     def follow(self, run: str | None) -> None:
         self.asked.append(f"follow {run}")
 
     def poke(self) -> None:
         self.asked.append("poke")
+        if not self.is_there:
+            raise CollectorUnavailable("not there")
 
     def news(self, timeout: float) -> News | None:
         return self.said.pop(0) if self.said else None
@@ -336,18 +339,23 @@ def test_a_page_that_is_not_there_any_more_is_no_endless_question(new_run: NewRu
 
 def test_a_collector_that_was_killed_may_come_back_for_a_while(new_run: NewRun, clock: Clock) -> None:
     collector = Collector(new_run().path)
-    live = [True]
-    watch = told(collector, "run1", lambda: live[0], clock)
+    watch = told(collector, "run1", clock)
     assert collector.asked == ["follow run1"]
-    live[0] = False
-    clock.now = 9.0
-    assert watch(1.0) is None
+    clock.now = 20.0
+    assert watch(1.0) is None, "silence alone is no end: a poke is answered"
     assert collector.asked[-1] == "poke"
+    collector.is_there = False
+    clock.now = 29.0
+    assert watch(1.0) is None
+    collector.is_there = True
+    clock.now = 31.5
+    assert watch(1.0) is None
     collector.said.append(news(5))
     assert watch(1.0) == news(5)
-    clock.now = 18.0
+    collector.is_there = False
+    clock.now = 41.0
     assert watch(1.0) is None
-    clock.now = 19.5
+    clock.now = 42.0
     found = watch(1.0)
     assert found is not None
     assert found.closing

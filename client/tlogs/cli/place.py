@@ -87,11 +87,11 @@ class Place:
     def watch(self, source: Source) -> tuple[Watch, float]:
         """How to wait for more of *source*, and how long a record may be held back meanwhile."""
         if isinstance(source, RemoteSource):
-            return told(source.informant, source.name, source.is_live), TOLD_HOLD_S
+            return told(source.informant, source.name), TOLD_HOLD_S
         if isinstance(source, RunArchive) and source.is_live():
             operator = self._writer_of(source)
             if operator is not None:
-                return told(operator, source.name, source.is_live), TOLD_HOLD_S
+                return told(operator, source.name), TOLD_HOLD_S
         return polled(source), POLLED_HOLD_S
 
     def every_run(self) -> tuple[Watch, Callable[[str], Source]]:
@@ -106,7 +106,7 @@ class Place:
         def open_run(name: str) -> Source:
             return RemoteSource(operator, name) if address.directory is None else choose_run(name, address.directory)
 
-        return told(operator, EVERY_RUN, lambda: True), open_run
+        return told(operator, EVERY_RUN), open_run
 
     def _address(self) -> Address:
         named = find_address(None, self._environ, secret_file=self._secret_file)

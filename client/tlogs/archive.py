@@ -368,7 +368,8 @@ class _Segment:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The lines of a file with one JSON map a line; a line that is none (half written) is passed over."""
     try:
-        lines = path.read_bytes().splitlines()
+        # What follows the last newline is half a line.
+        lines = path.read_bytes().split(b"\n")[:-1]
     except OSError:
         return []
     found = []

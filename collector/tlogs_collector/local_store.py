@@ -254,7 +254,8 @@ class LocalStore:
         found = []
         with _store_errors(path):
             try:
-                lines = read_whole(self._disk, path).splitlines()
+                # What follows the last newline is half a line.
+                lines = read_whole(self._disk, path).split(b"\n")[:-1]
             except FileNotFoundError:
                 return []
         for line in lines:

@@ -217,4 +217,6 @@ class Recovery:
             # A full disk must not keep the run from opening; cutting gives room.
             self.notes.append(f"{text}, dropped: {error.strerror}")
         self.disk.truncate(item.file, end)
+        # At once: came the end back after a power loss, it would contradict the segment that is begun after it.
+        self.disk.sync(item.file)
         item.size = end

@@ -32,7 +32,8 @@ class OpenSegment:
     """A segment that is written or not yet synced.
 
     `end` is the offset behind the last complete frame, `marked` the mark in the file; `streams` have their stream
-    frame in it; `torn` says that behind `end` stands a piece of a frame that must be cut off before anything else.
+    frame in it; `torn` says that behind `end` stands a piece of a frame that must be cut off before anything else;
+    `changed` says that no sync has begun since the last change.
     """
 
     number: int
@@ -42,6 +43,7 @@ class OpenSegment:
     marked: int = 0
     streams: set[bytes] = field(default_factory=set)
     torn: bool = False
+    changed: bool = True
 
 
 class Unsynced(NamedTuple):
@@ -168,6 +170,7 @@ class RunDirectory:
                 pass  # tried again before the next write
             raise StoreError(error.errno, error.strerror, segment.path) from error
         segment.end += size
+        segment.changed = True
         self.stored.bytes += size
         segment.streams.add(header.stream)
         self.last_frames[header.stream] = segment.number
@@ -175,6 +178,7 @@ class RunDirectory:
     def _cut(self, segment: OpenSegment) -> None:
         self.disk.truncate(segment.file, segment.end)
         segment.torn = False
+        segment.changed = True
 
     def _finish(self, segment: OpenSegment, data: bytes) -> None:
         """After a short write: the rest, which tells the reason where it fails too."""
@@ -201,7 +205,6 @@ class RunDirectory:
         except OSError as error:
             raise StoreError(error.errno, error.strerror, path) from error
         if self._segment is not None:
-            self._end = self.end
             self._closing.append(self._segment)
         self._segment = OpenSegment(number, path, file)
         self._next_number = number + 1
@@ -211,9 +214,9 @@ class RunDirectory:
 
     def unsynced(self) -> Unsynced:
         """What is to be synced now; taken under the lock, then given to `flush`."""
-        segments = [(item, item.end) for item in self._closing]
-        if self._segment is not None and self._segment.end > self._segment.marked:
-            segments.append((self._segment, self._segment.end))
+        segments = [(item, item.end) for item in self._open_segments() if item.changed]
+        for item, _ in segments:
+            item.changed = False
         found = Unsynced(segments, self._names_changed, self._control if self._control_changed else None)
         self._names_changed = False
         self._control_changed = False
@@ -225,21 +228,19 @@ class RunDirectory:
         Raises:
             OSError: the disk refuses.
         """
-        for segment, end in work.segments:
-            if end > segment.marked:
-                self.disk.sync(segment.file)
+        for segment, _ in work.segments:
+            self.disk.sync(segment.file)
         if work.names:
             self.disk.sync_directory(self.path)
         for segment, end in work.segments:
-            if end > segment.marked:
-                self.disk.write_at(segment.file, pack_mark(end), MARK_OFFSET)
-                segment.marked = end
+            self.disk.write_at(segment.file, pack_mark(end), MARK_OFFSET)
+            segment.marked = end
         if work.control is not None:
             self.disk.sync(work.control)
 
     def settle(self) -> None:
         """Close the segments that are complete and synced."""
-        for segment in [item for item in self._closing if item.marked == item.end]:
+        for segment in [item for item in self._closing if not item.changed and item.marked == item.end]:
             self._closing.remove(segment)
             self.closed[segment.number] = ClosedSegment(segment.end)
             self.disk.close(segment.file)

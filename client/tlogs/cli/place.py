@@ -78,7 +78,8 @@ class Place:
             return stored[0]
         # Nothing under way in this directory; perhaps a collector is at work in another one, or elsewhere.
         try:
-            return self._at(self._address(), run, wait=wait)
+            found = self._at(self._address(), run, wait=wait)
+            return stored[0] if stored and run is None and not found.is_live() else found
         except (CollectorUnavailable, ProtocolError, ConfigError) as error:
             if stored or not isinstance(error, CollectorUnavailable):
                 return choose_run(run or "latest", here)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
+
+from tlogs_collector.orphans import Orphans
 
 __all__ = ["Printer", "Recovery"]
 
@@ -38,6 +41,7 @@ class Recovery:
         self._notice = notice
         self._process: subprocess.Popen[bytes] | None = None
         self._next: set[str] | None = None
+        self._orphans = Orphans(os.environ)
 
     def start(self, outboxes: Sequence[str] = ()) -> None:
         """Bring in these outboxes, or all that belong to this collector; where one is at work, after it."""
@@ -48,6 +52,11 @@ class Recovery:
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
         )
+
+    def look(self) -> None:
+        """Bring in the outboxes of processes that ended before they ever reached us."""
+        if found := self._orphans.look():
+            self.start(found)
 
     def is_running(self) -> bool:
         """Whether one is at work; begins the next round where one was asked for meanwhile."""

@@ -195,12 +195,17 @@ def serve(options: Options) -> None:
         known=left_open(options.directory),
     )
     recovery = Recovery(announcement.path)
-    edges = Edges(say=say, run_opened=announcement.add_run, recover=recovery.start, is_recovering=recovery.is_running)
+    edges = Edges(
+        say=say,
+        run_opened=announcement.add_run,
+        recover=recovery.start,
+        look_for_orphans=recovery.look,
+        is_recovering=recovery.is_running,
+    )
     server = Server(listener, store, hub, edges, grace_s=options.grace_s, wait_for_sync=options.wait_for_sync)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.stop())
     say(f"listening on {reachable}, storing in {options.directory}")
-    recovery.start()
     printer = None if options.quiet else Printer(announcement.path)
     try:
         server.run()

@@ -223,7 +223,7 @@ class Hub:
         return self.desk.handle(connection, message, now)
 
     def _hello(self, connection: bytes, hello: Hello, now: Moment) -> list[Action]:
-        if self.closing and not self._peer_of(hello.stream):
+        if self.closing and not hello.recovering and not self._peer_of(hello.stream):
             return [Send(connection, Refused("closing", "the collector is about to end"))]
         run = self._run_for(hello, now)
         if run.is_open:

@@ -45,6 +45,7 @@ class Edges:
     say: Callable[[str], None]
     run_opened: Callable[[str], None]
     recover: Callable[[Sequence[str]], None]
+    look_for_orphans: Callable[[], None]
     is_recovering: Callable[[], bool]
 
 
@@ -107,6 +108,7 @@ class Server:
         if self._grace_ends_s is None:
             self._hub.stop()
             self._grace_ends_s = time.monotonic() + self._grace_s
+            self._edges.look_for_orphans()
         over = self._stops > 1 or time.monotonic() >= self._grace_ends_s
         return over or (self._hub.is_idle and not self._awaited and not self._edges.is_recovering())
 
@@ -279,7 +281,8 @@ class Server:
             self._retry(now)
 
     def _retry(self, now: Moment) -> None:
-        """Runs that took nothing for a while: perhaps they do again."""
+        """Runs that took nothing for a while: perhaps they do again. And who died before it could say hello?"""
+        self._edges.look_for_orphans()
         for name in list(self._to_reopen):
             try:
                 stored = self._store.open_run(name, {})

@@ -15,8 +15,10 @@ from dataclasses import replace
 from typing import TextIO
 
 from tlogs.layer import current, put
+from tlogs.modules import find_module, torch_may_know
 from tlogs.torch_format import TorchFormatter, find_formatter, open_file
-from tlogs_shared.levels import LevelState, Target
+from tlogs_shared.directive import from_text
+from tlogs_shared.levels import LevelState, Target, base_targets
 from tlogs_shared.registry import Artifact, Registry, recorded
 
 __all__ = ["Alone"]
@@ -35,14 +37,27 @@ class Alone:
         self.last_call: list[tuple[str, object]] | None = None
         """What set_logs() was last called with, so that torch's own registry can make its own of it."""
 
-    def configure(self, environ: Mapping[str, str], *, quiet: bool) -> None:
-        """Take the format from TORCH_LOGS_FORMAT; with *quiet* nothing will be written to the standard error.
+    def start(self, environ: Mapping[str, str], *, quiet: bool) -> None:
+        """Do what `import torch` does with TORCH_LOGS, _FORMAT and _OUT; with *quiet* the standard error is left out.
 
         Raises:
-            ConfigError: it is no format.
+            DirectiveError: TORCH_LOGS cannot be understood.
+            ConfigError: TORCH_LOGS_FORMAT is no format.
+            ImportError, OSError: a module's parent cannot be imported, or the file of TORCH_LOGS_OUT not opened.
         """
+        known = self._registry.loggers()
+        state, wanted = from_text(environ.get("TORCH_LOGS", ""), self._registry, find_module, torch_may_know)
         self._formatter = find_formatter(environ, self._registry)
         self._stderr = None if quiet else logging.StreamHandler()
+        self.set_up_handlers(wanted.loggers(), environ.get("TORCH_LOGS_OUT"))
+        self.admit(wanted)
+        self._state = state
+        base = base_targets(wanted, state)
+        for name in wanted.loggers() - known:
+            # torch, too, lets a module that TORCH_LOGS names pass its records on to the program's own handlers.
+            if not wanted.has_component_above(name.rpartition(".")[0]):
+                base[name] = Target(base[name].level)
+        put(base)
 
     # -- as tlogs.torch_bridge.Bridge has them
 

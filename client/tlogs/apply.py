@@ -13,7 +13,6 @@ the layer, like what leases do, and goes where torch or a lease turns the artifa
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -25,10 +24,10 @@ from typing import Any, Final
 from tlogs.alone import Alone
 from tlogs.import_hook import ImportHook
 from tlogs.layer import Layer, put
-from tlogs.modules import find_module, locate, torch_may_know
+from tlogs.modules import find_module, locate
 from tlogs.outcome import Outcome, judge
 from tlogs.torch_bridge import INTERNAL, Bridge, find_bridge, trace_id
-from tlogs_shared.directive import from_call, from_text
+from tlogs_shared.call import arguments, check_keywords, from_call
 from tlogs_shared.errors import DirectiveError
 from tlogs_shared.lease import Lease
 from tlogs_shared.levels import (
@@ -42,8 +41,7 @@ from tlogs_shared.levels import (
     loggers_behind,
     settled,
 )
-from tlogs_shared.registry import ALL, Artifact, Registry, lineage
-from tlogs_shared.torch_names import KEYWORDS
+from tlogs_shared.registry import ALL, Artifact, Registry
 
 __all__ = ["LEVELS", "Levels", "Outcome", "trace_id"]
 
@@ -68,7 +66,6 @@ class Levels:
         self._labels: dict[str, tuple[str | None, str | None]] = {}
         self._layer = Layer()
         self._leases: tuple[Lease, ...] = ()
-        self._enabled: set[str] = set()
         self._started = False
         self._torch_logs: str | None = None
         self._over = False
@@ -90,9 +87,10 @@ class Levels:
             return
         text = environ.get("TORCH_LOGS")
         quiet = environ.get("TLOGS_STDERR") == "quiet"
-        base: Alone | Bridge | None = find_bridge()
-        if base is None:
-            base = self._start_alone(environ, quiet=quiet)
+        bridge = find_bridge()
+        if bridge is None:
+            assert isinstance(self._base, Alone)
+            self._base.start(environ, quiet=quiet)
         with self.lock:
             self._started = True
             self._torch_logs = text
@@ -101,28 +99,10 @@ class Levels:
             if quiet:
                 self._last_resort, logging.lastResort = logging.lastResort, _SILENT
             self._hook.install()
-            if isinstance(base, Bridge):
-                self._join(base)
+            if bridge is not None:
+                self._join(bridge)
             else:
                 self._lay()
-
-    def _start_alone(self, environ: Mapping[str, str], *, quiet: bool) -> Alone:
-        base = self._base
-        assert isinstance(base, Alone)
-        registry = base.registry()
-        state, wanted = from_text(environ.get("TORCH_LOGS", ""), registry, find_module, torch_may_know)
-        with self.lock:
-            base.configure(environ, quiet=quiet)
-            base.set_up_handlers(wanted.loggers(), environ.get("TORCH_LOGS_OUT"))
-            base.admit(wanted)
-            base.set_state(state)
-            under = base_targets(wanted, state)
-            for name in wanted.loggers() - registry.loggers():
-                # torch, too, lets a module that TORCH_LOGS names pass its records on to the program's own handlers.
-                if not wanted.has_component_above(name.rpartition(".")[0]):
-                    under[name] = Target(under[name].level)
-            self._layer.lay({}, under)
-        return base
 
     def stop(self) -> None:
         """Put back what was changed on other people's loggers; what set_logs() asked of torch stays asked."""
@@ -131,7 +111,7 @@ class Levels:
                 return
             self._hook.remove()
             self._leases = ()
-            self._enable([])
+            self._layer.enable(set())
             self._layer.lay({})
             for bridge in (self._base, self._coming):
                 if isinstance(bridge, Bridge):
@@ -155,12 +135,12 @@ class Levels:
             ImportError: a module whose parent cannot be imported.
             OSError: the file of TORCH_LOGS_OUT cannot be opened.
         """
-        _check_keywords(settings)
+        check_keywords(settings)
         if "TORCH_LOGS" in os.environ:
             logging.getLogger(INTERNAL).warning(_IGNORED)
             return
         self.start(os.environ)
-        items = _items(**settings)
+        items = arguments(**settings)
         state, wanted = from_call(items, self._base.registry(), find_module)
         with self.lock:
             base = self._base
@@ -173,6 +153,10 @@ class Levels:
 
     # -- names
 
+    def _names(self) -> Alone | Bridge:
+        """Where names are registered: with torch as soon as it is loaded."""
+        return self._base if self._started else find_bridge() or self._base
+
     def artifact_logger(self, module: str, artifact: str) -> logging.Logger:
         """The logger of *artifact* in *module*, configured as things stand.
 
@@ -180,7 +164,7 @@ class Levels:
             DirectiveError: nobody registered *artifact*.
         """
         with self.lock:
-            base = self._base
+            base = self._names()
             registry = base.registry()
             if artifact not in registry.artifacts:
                 suggestion = registry.suggest(artifact)
@@ -208,13 +192,13 @@ class Levels:
     def register_log(self, alias: str, loggers: tuple[str, ...]) -> None:
         """Make *alias* a component, or change the loggers that it stands for."""
         with self.lock:
-            self._base.register_log(alias, loggers)
+            self._names().register_log(alias, loggers)
             self._labels.clear()
 
     def register_artifact(self, artifact: Artifact) -> None:
         """Make *artifact* known, or change what is known of it."""
         with self.lock:
-            self._base.register_artifact(artifact)
+            self._names().register_artifact(artifact)
 
     # -- leases
 
@@ -227,7 +211,7 @@ class Levels:
             allowed = [lease for lease in leases if free or lease.force]
             self._leases = tuple(_without(lease, unknown) for lease in allowed)
             self._lay()
-            self._enable(self._leases)
+            self._layer.enable(self._forced())
             if leases and max(leases, key=lambda lease: lease.revision) not in allowed:
                 return Outcome("ignored", f"TORCH_LOGS={self._torch_logs}")
             return judge(allowed, self._base.registry(), unknown)
@@ -258,26 +242,11 @@ class Levels:
             self._base.silence_stderr(registry.loggers(), quiet=True)
         return changed
 
-    def _enable(self, leases: Sequence[Lease]) -> None:
-        """Enable the disabled loggers that *leases* with `force` are about, and disable those of earlier ones again."""
+    def _forced(self) -> set[str]:
+        """The loggers that leases with `force` are about."""
         registry = self._base.registry()
-        roots = {
-            logger
-            for lease in leases
-            if lease.force
-            for name in lease.settings
-            for logger in loggers_behind(name, registry)
-        }
-        for name, logger in list(logging.root.manager.loggerDict.items()):
-            if not isinstance(logger, logging.Logger):
-                continue
-            if any(above in roots for above in lineage(name)):
-                if logger.disabled:
-                    self._enabled.add(name)
-                    logger.disabled = False
-            elif name in self._enabled:
-                self._enabled.discard(name)
-                logger.disabled = True
+        names = {name for lease in self._leases if lease.force for name in lease.settings}
+        return {logger for name in names for logger in loggers_behind(name, registry)}
 
     # -- torch
 
@@ -326,6 +295,7 @@ class Levels:
         """From now on torch's state is the base."""
         old, self._base, self._coming = self._base, bridge, None
         if isinstance(old, Alone):
+            bridge.admit(old.additions())
             old.close(restore=False)
         bridge.hook(self._before_init, self._after_init, self._artifact_born)
         self._layer.rebase(base_targets(bridge.registry(), bridge.state()))
@@ -382,14 +352,11 @@ class Levels:
         with self.lock:
             registry = self._base.registry()
             state = settled(registry, self._base.state(), self._settings())
-            return {
-                "components": {
-                    alias: {"configured": _configured(loggers, state), "effective": _effective(loggers)}
-                    for alias, loggers in registry.components.items()
-                },
-                "artifacts": sorted(state.on),
-                "seams": self._seams(),
-            }
+        components = {
+            alias: {"configured": _configured(loggers, state), "effective": _effective(loggers)}
+            for alias, loggers in registry.components.items()
+        }
+        return {"components": components, "artifacts": sorted(state.on), "seams": self._seams()}
 
     def _seams(self) -> str:
         if isinstance(self._base, Bridge):
@@ -410,28 +377,6 @@ def _configured(loggers: Sequence[str], state: LevelState) -> str | None:
 def _effective(loggers: Sequence[str]) -> str:
     return str(logging.getLevelName(min(logging.getLogger(name).getEffectiveLevel() for name in loggers)))
 
-
-def _check_keywords(settings: Mapping[str, object]) -> None:
-    for name in settings.keys() - KEYWORDS.keys() - {"modules"}:
-        close = difflib.get_close_matches(name, KEYWORDS, n=1)
-        meant = f". Did you mean {close[0]!r}?" if close else "; modules={...} takes any other name"
-        raise TypeError(f"set_logs() got an unexpected keyword argument {name!r}{meant}")
-
-
-def _items(modules: Any = None, **settings: Any) -> list[tuple[str, object]]:
-    """The arguments of set_logs() in the order in which torch applies them: its keywords, then `modules`."""
-    modules = modules or {}
-    if not hasattr(modules, "items"):
-        raise AttributeError(f"modules must map names to levels, found {modules!r}: it has no attribute 'items'")
-    items: list[tuple[str, object]] = []
-    for name, is_artifact in KEYWORDS.items():
-        value = settings.get(name)
-        if not (value is None or (is_artifact and value is False)):
-            items.append(("torch" if name == ALL else name, value))
-    return [*items, *modules.items()]
-
-
-_NONE: Final = Target(logging.NOTSET)
 
 _SILENT: Final = logging.NullHandler()
 """What `logging.lastResort` is under TLOGS_STDERR=quiet."""

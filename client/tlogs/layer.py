@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from tlogs_shared.levels import Target, ordered
+from tlogs_shared.registry import lineage
 
 __all__ = ["Layer", "current", "put"]
 
@@ -52,6 +53,7 @@ class Layer:
     def __init__(self) -> None:
         self._laid: dict[str, Target] = {}
         self._under: dict[str, Target] = {}
+        self._enabled: set[str] = set()
 
     def lay(self, wanted: Mapping[str, Target], base: Mapping[str, Target] = MappingProxyType({})) -> int:
         """Make *wanted* all that lies over the loggers, and *base* what lies under them, in one difference.
@@ -83,6 +85,19 @@ class Layer:
         """
         for name in self._laid.keys() & base.keys():
             self._under[name] = base[name] if self._laid[name].propagate is not None else Target(base[name].level)
+
+    def enable(self, roots: set[str]) -> None:
+        """Enable the disabled loggers at and below *roots*, and disable again those that were enabled for others."""
+        for name, logger in list(logging.root.manager.loggerDict.items()):
+            if not isinstance(logger, logging.Logger):
+                continue
+            if roots.intersection(lineage(name)):
+                if logger.disabled:
+                    self._enabled.add(name)
+                    logger.disabled = False
+            elif name in self._enabled:
+                self._enabled.discard(name)
+                logger.disabled = True
 
     def _keep(self, name: str, target: Target, base: Target | None) -> None:
         """Note what lies under *target*: *base*, else what was found before, else what is there now."""

@@ -1,4 +1,4 @@
-"""What people write: TORCH_LOGS, the arguments of set_logs(), the SPECs of `tlogs set-logs`.
+"""What people write in TORCH_LOGS.
 
 The grammar of TORCH_LOGS is torch's: names joined by commas, blanks only after a comma, one sign in front of each::
 
@@ -7,7 +7,7 @@ The grammar of TORCH_LOGS is torch's: names joined by commas, blanks only after 
     -dynamo      component at ERROR        all           the logger `torch`, which the other components inherit from
 
 Each name is looked up as component, artifact, module, in this order. A level written later wins over one written
-earlier. set_logs() takes the same names, its keywords in torch's fixed order, then `modules` in the order given.
+earlier.
 
 Whether a module exists is asked of a function *find_module*, as `importlib.util.find_spec(name) is not None` answers;
 what that raises is raised here, with the name in its text.
@@ -15,24 +15,22 @@ what that raises is raised here, with the name in its text.
 
 from __future__ import annotations
 
-import difflib
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from tlogs_shared.errors import DirectiveError
-from tlogs_shared.levels import LevelState, level_names, level_number
+from tlogs_shared.levels import LevelState
 from tlogs_shared.registry import ALL, Registry
-from tlogs_shared.torch_names import KEYWORDS
 
-__all__ = ["Directive", "from_call", "from_text", "help_text", "parse", "parse_level", "parse_specs", "unknown_name"]
+__all__ = ["Directive", "from_text", "help_text", "parse", "unknown_name"]
 
 _WHOLE: Final = re.compile(r"((\+|-)?[\w\.]+,\s*)*(\+|-)?[\w\.]+?")
 """As torch/_logging/_internal.py has it; the whole text must match."""
 
-_LEVEL_OF_SIGN: Final = {"+": logging.DEBUG, "-": logging.ERROR, "": logging.INFO}
+LEVEL_OF_SIGN: Final = {"+": logging.DEBUG, "-": logging.ERROR, "": logging.INFO}
 
 FindModule = Callable[[str], bool]
 
@@ -47,7 +45,7 @@ class Directive:
     @property
     def level(self) -> int:
         """The level that the sign stands for, where the name is no artifact's."""
-        return _LEVEL_OF_SIGN[self.sign]
+        return LEVEL_OF_SIGN[self.sign]
 
     def __str__(self) -> str:
         return self.sign + self.name
@@ -109,51 +107,16 @@ def from_text(
             levels.update(dict.fromkeys(registry.components[name], directive.level))
         elif name in registry.artifacts:
             on.add(name)
-        elif _is_module(name, registry, find_module, f"TORCH_LOGS={text!r}"):
-            _admit(name, registry)
+        elif is_module(name, registry, find_module, f"TORCH_LOGS={text!r}"):
+            admit(name, registry)
             levels[name] = directive.level
         elif not ignore(name):
             raise DirectiveError(unknown_name(name, registry, f"TORCH_LOGS={text!r}"))
     return LevelState(levels, frozenset(on)), registry
 
 
-def from_call(
-    items: Iterable[tuple[str, object]], registry: Registry, find_module: FindModule
-) -> tuple[LevelState, Registry]:
-    """The level state that set_logs() asks for with *items*, and *registry* with the modules they name.
-
-    Raises:
-        DirectiveError: an unknown name, an artifact that is no bool, or a level that logging does not know.
-        TypeError: a level of a type that logging does not take.
-        ImportError: a module whose parent cannot be imported, as `find_spec` raises it.
-    """
-    registry = registry.copy()
-    levels: dict[str, object] = {}
-    on: set[str] = set()
-    for name, value in items:
-        if value is None:
-            continue
-        if name in registry.artifacts:
-            if not isinstance(value, bool):
-                raise DirectiveError(f"Expected bool to enable artifact {name}, received {value!r}")
-            if value:
-                on.add(name)
-        elif name in registry.components or name in registry.children:
-            if value not in logging._levelToName:
-                valid = ", ".join(f"{number}" for number in logging._levelToName)
-                raise DirectiveError(
-                    f"Unrecognized log level for log {name}: {value!r}, valid level values are: {valid}"
-                )
-            levels.update(dict.fromkeys(registry.components.get(name, (name,)), value))
-        elif _is_module(name, registry, find_module, "set_logs()"):
-            _admit(name, registry)
-            levels[name] = value  # torch does not check the range here, and neither do we
-        else:
-            raise DirectiveError(unknown_name(name, registry, "set_logs()"))
-    return LevelState({name: level_number(value) for name, value in levels.items()}, frozenset(on)), registry
-
-
-def _is_module(name: str, registry: Registry, find_module: FindModule, where: str) -> bool:
+def is_module(name: str, registry: Registry, find_module: FindModule, where: str) -> bool:
+    """What *find_module* says of *name*; what it raises is raised with the name and where it stood in its text."""
     try:
         return find_module(name)
     except ModuleNotFoundError as error:
@@ -162,7 +125,7 @@ def _is_module(name: str, registry: Registry, find_module: FindModule, where: st
         raise ImportError(f"{unknown_name(name, registry, where)}\n{error}", name=error.name) from error
 
 
-def _admit(module: str, registry: Registry) -> None:
+def admit(module: str, registry: Registry) -> None:
     """Make *module* known: a component of its own, or a child where a component lies above it."""
     if registry.has_component_above(module):
         registry.children.add(module)
@@ -181,80 +144,6 @@ def unknown_name(name: str, registry: Registry, where: str) -> str:
         f"components: {', '.join(sorted({ALL, *registry.components}))}\n"
         f"artifacts: {', '.join(sorted(registry.artifacts))}"
     )
-
-
-def parse_level(text: str) -> int:
-    """A level by its name in any case, or by its number.
-
-    Raises:
-        DirectiveError: neither a name that logging knows nor a number.
-    """
-    names = {name.upper(): logging.getLevelName(name) for name in ("NOTSET", "WARN", "FATAL", *level_names())}
-    if text.upper() in names:
-        return int(names[text.upper()])
-    if re.fullmatch(r"\d{1,3}", text):
-        return int(text)
-    close = difflib.get_close_matches(text.upper(), list(names), n=1)
-    meant = f" (did you mean {close[0]}?)" if close else ""
-    raise DirectiveError(f"unknown level {text!r}{meant}: expected {', '.join(level_names())}, or a number")
-
-
-def parse_specs(specs: Iterable[str], registry: Registry) -> Mapping[str, int | bool]:
-    """The settings of a lease: clauses of TORCH_LOGS, or `NAME=LEVEL`, `ARTIFACT=on`, `ARTIFACT=off`.
-
-    A name that *registry* does not know is taken as it is: each rank says whether it knows it.
-
-    >>> from tlogs_shared.registry import recorded
-    >>> parse_specs(["+c10d,graph_breaks", "my.module=info", "guards=off"], recorded())
-    {'c10d': 10, 'graph_breaks': True, 'my.module': 20, 'guards': False}
-
-    Raises:
-        DirectiveError: a clause that cannot be understood, or that would mean something else than it says.
-    """
-    found: dict[str, int | bool] = {}
-    for clause in (part.strip() for spec in specs for part in spec.split(",")):
-        name, equals, value = (part.strip() for part in clause.partition("="))
-        if not equals:
-            (directive,) = parse(clause, "SPEC") or [Directive("")]
-            name, value = directive.name, directive.sign
-        if not re.fullmatch(r"\w+(\.\w+)*", name):
-            raise DirectiveError(f"SPEC {clause!r}: expected a name, as in c10d=DEBUG, +c10d or graph_breaks=on")
-        found[name] = _setting(clause, name, value, registry, signed=not equals)
-    if not found:
-        raise DirectiveError("nothing to set: expected a SPEC such as c10d=DEBUG, +c10d or graph_breaks=on")
-    return found
-
-
-def _setting(clause: str, name: str, value: str, registry: Registry, *, signed: bool) -> int | bool:
-    """What the value, or the sign where *signed*, says for *name*."""
-    switch = {"on": True, "true": True, "off": False, "false": False}.get(value.lower())
-    if name in registry.artifacts:
-        if signed and value == "-":
-            raise DirectiveError(
-                f"{clause!r}: say {name}=off (in TORCH_LOGS a sign before an artifact changes nothing)"
-            )
-        if signed or switch is not None:
-            return True if signed else bool(switch)
-        raise DirectiveError(f"{clause!r}: {name} is an artifact, on or off and without a level; say {name}=on")
-    if signed:
-        return _LEVEL_OF_SIGN[value]
-    if switch is not None:
-        if name == ALL or name in registry.components:
-            raise DirectiveError(f"{clause!r}: {name} is a component and has a level; say {name}=DEBUG")
-        return switch
-    return parse_level(value)
-
-
-def in_call_order(settings: Mapping[str, int | bool]) -> dict[str, int | bool]:
-    """*settings* given as keywords, in the order in which set_logs() applies them; other names follow as they came.
-
-    The order matters where two names stand for one logger: the later one wins.
-
-    >>> list(in_call_order({"my.module": 10, "export": 10, "dynamo": 40}))
-    ['dynamo', 'export', 'my.module']
-    """
-    known = {name: settings[name] for name in KEYWORDS if name in settings}
-    return known | {name: value for name, value in settings.items() if name not in known}
 
 
 def help_text(registry: Registry, *, verbose: bool) -> str:

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tlogs_shared.directive import FindModule, from_text, parse, parse_specs
+from tlogs_shared.directive import FindModule, from_text, parse
 from tlogs_shared.errors import DirectiveError
 from tlogs_shared.levels import DEFAULT_LEVEL, LevelState, loggers_behind, overlay
 from tlogs_shared.registry import ALL, Registry, emitters, lineage
+from tlogs_shared.spec import parse_specs
 
 __all__ = ["ArtifactLine", "Explanation", "LoggerLine", "explain"]
 

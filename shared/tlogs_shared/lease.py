@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
-from tlogs_shared.directive import parse_specs
 from tlogs_shared.errors import ConfigError, MessageError
 from tlogs_shared.rankset import RankSet
+from tlogs_shared.spec import parse_specs
 
 __all__ = ["Lease", "parse_specs", "stack", "visible"]
 

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tlogs_shared.directive import Directive, from_call, from_text, in_call_order, parse, parse_level
+from tlogs_shared.call import from_call, in_call_order
+from tlogs_shared.directive import Directive, from_text, parse
 from tlogs_shared.errors import DirectiveError
 from tlogs_shared.registry import Registry, recorded
+from tlogs_shared.spec import parse_level
 
 directives = st.lists(
     st.builds(Directive, st.from_regex(r"\w[\w.]{0,8}", fullmatch=True), st.sampled_from(["+", "-", ""])), min_size=1

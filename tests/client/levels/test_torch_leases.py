@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tlogs_shared.directive import in_call_order
+from tlogs_shared.call import in_call_order
 from tlogs_shared.registry import recorded
 
 GUARDS, BREAKS, BYTECODE = "torch._dynamo.guards.__guards", "torch._dynamo.exc.__graph_breaks", "torch._x.__bytecode"

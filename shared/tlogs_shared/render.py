@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone, tzinfo
 from json.encoder import encode_basestring_ascii
 from math import isfinite, isnan
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from tlogs_shared.entry import Entry, Speaker, names_of, record_of, trouble_of
 from tlogs_shared.fold import Group
@@ -87,7 +87,8 @@ class TextRenderer:
         """The lines of *entries*, each with its line feed."""
         # Some hundred thousand records a second pass here, nearly all of them by the first branch.
         out: list[str] = []
-        heads, letters, stamp, plain = self._heads, _LETTERS, self._stamp, not self._colour
+        heads, letters, plain = self._heads, _LETTERS, not self._colour
+        shown, stamp = -1, ""
         for corrected, _, _, speaker, record in entries:
             _, levelno, _, template, args, message, path, line, _, _, extra = record
             if message is None:
@@ -96,8 +97,10 @@ class TextRenderer:
             if extra is None and plain and path and levelno in letters:
                 text = f"{path}:{line}] {message}"
                 if text.isprintable():
+                    if second != shown:
+                        shown, stamp = second, self._stamp(second)
                     prefix, pid = heads.get(speaker) or self._head(speaker)
-                    out.append(f"{prefix}{letters[levelno]}{stamp(second)}.{fraction // 1000:06d} {pid} {text}\n")
+                    out.append(f"{prefix}{letters[levelno]}{stamp}.{fraction // 1000:06d} {pid} {text}\n")
                     continue
             out.append(self._whole(speaker.label, speaker, record, message, corrected))
         return "".join(out)
@@ -146,24 +149,30 @@ def _colour_of(levelno: int) -> str:
     return next((colour for least, colour in _LEVEL_COLOURS if levelno >= least), _DIM)
 
 
+_Site: TypeAlias = tuple[int, str, str, str, int, str]
+"""Where a logging call stands: level, logger, template, path, line, function."""
+
+
 class JsonRenderer:
     """Entries to JSON lines: the keys and values of `Record.asdict`, several times faster."""
 
     def __init__(self) -> None:
         self._stamp = _Clock(timezone.utc, "%Y-%m-%dT%H:%M:%S")
         self._heads: dict[Speaker, tuple[str, str, str]] = {}
-        self._loggers: dict[str, str] = {}
+        self._sites: dict[_Site, tuple[str, str]] = {}
 
     def entries(self, entries: Iterable[Entry]) -> str:
         """A line for each of *entries*."""
         out: list[str] = []
-        heads, loggers, stamp, text = self._heads, self._loggers, self._stamp, encode_basestring_ascii
+        heads, sites, stamp, text = self._heads, self._sites, self._stamp, encode_basestring_ascii
         for entry in entries:
             corrected, _, number, speaker, record = entry
             ts, levelno, logger, template, args, message, path, line, func, thread, extra = record
             if extra is not None or levelno not in _LETTERS:
                 out.append(_dumps(record_of(entry).asdict()) + "\n")
                 continue
+            site = (levelno, logger, template, path, line, func)
+            before_args, after_message = sites.get(site) or self._site(site)
             second, fraction = divmod(corrected, 1_000_000_000)
             before_thread, after_thread, end = heads.get(speaker) or self._head(speaker)
             if message is None:
@@ -171,9 +180,7 @@ class JsonRenderer:
             arguments = "" if args is None else f'"args": {_arguments(args)}, '
             out.append(
                 f'{{"time": "{stamp(second)}.{fraction:09d}Z", "ts": {ts}, {before_thread}{text(thread)}{after_thread}'
-                f'"seq": {number}, "level": "{level_name(levelno)}", "levelno": {levelno}, '
-                f'{loggers.get(logger) or self._logger(logger)}"template": {text(template)}, {arguments}'
-                f'"message": {text(message)}, "path": {text(path)}, "line": {line}, "func": {text(func)}{end}'
+                f'"seq": {number}, {before_args}{arguments}"message": {text(message)}, {after_message}{end}'
             )
         return "".join(out)
 
@@ -197,17 +204,22 @@ class JsonRenderer:
         )
         return head
 
-    def _logger(self, logger: str) -> str:
+    def _site(self, site: _Site) -> tuple[str, str]:
+        """What is the same in every line of a logging call: before the arguments, and after the message."""
+        levelno, logger, template, path, line, func = site
         component, artifact = names_of(logger, None)
-        found = {"logger": logger, "component": component, "artifact": artifact}
-        text = _dumps({name: value for name, value in found.items() if value is not None})[1:-1] + ", "
-        if len(self._loggers) < _LOGGERS_KEPT:
-            self._loggers[logger] = text
-        return text
+        before = {"level": level_name(levelno), "levelno": levelno, "logger": logger}
+        before |= {} if component is None else {"component": component}
+        before |= {} if artifact is None else {"artifact": artifact}
+        before["template"] = template
+        found = _dumps(before)[1:-1] + ", ", _dumps({"path": path, "line": line, "func": func})[1:-1]
+        if len(self._sites) < _SITES_KEPT:
+            self._sites[site] = found
+        return found
 
 
-_LOGGERS_KEPT: Final = 4096
-"""A program that makes a logger for each object must not fill the reader's memory."""
+_SITES_KEPT: Final = 4096
+"""Templates that a program makes up as it goes must not fill the reader's memory."""
 
 _encode: Final = json.JSONEncoder(allow_nan=False, check_circular=False, default=repr).encode
 

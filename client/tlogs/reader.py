@@ -38,15 +38,17 @@ __all__ = [
 ]
 
 DEFAULT_DIRECTORY: Final = "tlogs-runs"
+_FOR_EVER_NS: Final = 2**63 - 1
 _HOLD_S: Final = 2.0
 """A rank that has stopped keeps the others' records back no longer than this."""
 
 
 class Reading:
-    """One reading of one run: a cursor in it, and the merge of what was found."""
+    """One reading of one run: a cursor in it, and the merge of what was found from *begin* on."""
 
-    def __init__(self, source: Source, choice: Filter | None = None) -> None:
+    def __init__(self, source: Source, choice: Filter | None = None, begin: Position = START) -> None:
         self._source = source
+        self._begin = begin
         self.merge = Merge(source.payload, choice, source.name)
         self.position = START
         self._streams: dict[bytes, StreamInfo] = {}
@@ -61,8 +63,9 @@ class Reading:
         for header, position in self._source.frames(self.position):
             self.position = after(header, position)
             if header.kind is Kind.BATCH:
-                self.merge.add(header, position)
-            else:
+                if position >= self._begin:
+                    self.merge.add(header, position)
+            else:  # what is known of a stream may stand before that
                 described[header.stream] = header, position
         # Of all that was said of a stream the last holds, also for what came before it.
         for stream, (header, position) in described.items():
@@ -159,6 +162,7 @@ class Following:
         self._seen.clear()
         self._reading.refresh()
         yield from ((entries, None) for entries in self._reading.merge.take())
+        yield [], _FOR_EVER_NS
 
 
 def directory_of_runs(environ: Mapping[str, str] = os.environ) -> Path:

@@ -27,6 +27,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "cat": ("tlogs.cli.read:cat", "all records of a run, live or stored"),
     "runs": ("tlogs.cli.runs:runs", "what is stored, live runs first"),
     "split": ("tlogs.cli.split:split", "one text file for each rank, and a merged one"),
+    "demo": ("tlogs.cli.demo:command", "a real job of 4 ranks, steered and merged, in half a minute"),
     "recover": ("tlogs.cli.recover:command", "bring in what dead workers on this host left behind"),
     "keygen": ("tlogs.cli.keygen:command", "make a secret for a collector that other machines reach"),
 }

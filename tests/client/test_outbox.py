@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import multiprocessing
 import os
@@ -18,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tlogs.outbox import Outbox
+from tlogs.outbox import GROW_AGAIN_NS, Outbox
 from tlogs.outbox_file import outbox_capacity, outbox_directory
 from tlogs.salvage import DeadOutbox, open_dead
 from tlogs_shared import ring
@@ -194,6 +195,46 @@ def test_a_flood_below_warning_does_not_fill_the_reserve_with_gaps(make: Callabl
         assert not put(outbox, "x" * 1000)
     assert outbox.head == low
     assert put(outbox, "error", 40)
+
+
+def no_space(*_: int) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_disk_without_room_counts_as_a_full_outbox(
+    make: Callable[..., Outbox], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 10**18
+    outbox = make(4 << 20, clock=lambda: now)
+    with monkeypatch.context() as full:
+        full.setattr("tlogs.outbox_file._reserve", no_space)
+        with pytest.raises(StoreError, match="No space left on device"):
+            make()
+        low = fill(outbox)
+        assert low * 1000 == pytest.approx(1 << 20, rel=0.1)  # half of the only piece
+        assert put(outbox, "error", 40)
+    assert not put(outbox, "x" * 1000)  # it is not asked again at once
+    now += GROW_AGAIN_NS
+    assert put(outbox, "x" * 1000)
+    assert outbox.dropped == {20: 2}
+
+
+def test_an_outbox_takes_a_hundredth_of_what_is_free(
+    make: Callable[..., Outbox], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = 400 << 20
+    real = os.fstatvfs
+
+    def fstatvfs(fd: int) -> os.statvfs_result:
+        found = list(real(fd))
+        found[1], found[4] = 4096, free // 4096
+        return os.statvfs_result(found)
+
+    monkeypatch.setattr(os, "fstatvfs", fstatvfs)
+    outbox = make(64 << 20)
+    assert fill(outbox, 40) * 1000 == pytest.approx(4 << 20, rel=0.05)
+    free = 0
+    assert fill(make(), 40) > 0  # what little there is will do
 
 
 def test_the_time_never_goes_back(make: Callable[..., Outbox]) -> None:

@@ -70,6 +70,7 @@ class RunDirectory:
         self.last_frames: dict[bytes, int] = {}
         self.failed: OSError | None = None
         self._lock = lock
+        self._trusted = START
         self._segment_bytes = segment_bytes
         self._segment: OpenSegment | None = None
         self._closing: list[OpenSegment] = []
@@ -248,6 +249,12 @@ class RunDirectory:
     def fail(self, error: OSError) -> None:
         """Take nothing more; what was not synced is given up."""
         self.failed = error
+        # From memory: the marks in the files may be lost with the pages that could not be written.
+        self._trusted = max(
+            [Position(number, segment.size) for number, segment in self.closed.items()]
+            + [Position(segment.number, segment.marked) for segment in self._open_segments() if segment.marked],
+            default=START,
+        )
         self._control_changed = self._control is not None
 
     def failure(self) -> RunFailed:
@@ -263,14 +270,8 @@ class RunDirectory:
         Raises:
             OSError: the disk refuses; the run still fails.
         """
-        # From memory: the marks in the files may be lost with the pages that could not be written.
-        trusted = max(
-            [Position(number, segment.size) for number, segment in self.closed.items()]
-            + [Position(segment.number, segment.marked) for segment in self._open_segments() if segment.marked],
-            default=START,
-        )
         self._close_segments()
-        self.load(self.stored.meta, trusted)
+        self.load(self.stored.meta, self._trusted)
         self.failed = None
 
     def append_control(self, line: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ readable, and nothing is there twice.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
@@ -24,6 +25,7 @@ from tlogs_collector.local_store import LocalStore
 from tlogs_collector.store import RunFailed, StoredRun
 from tlogs_shared.batch import HEADER_BYTES, Header, Kind, check_payload, seal
 from tlogs_shared.cursor import START
+from tlogs_shared.errors import StoreError
 from tlogs_shared.origin import Origin, StreamInfo
 from tlogs_shared.segment import unpack_stream
 
@@ -317,7 +319,7 @@ def powered(method: Rule) -> Rule:
 class PowerLossMachine(RuleBasedStateMachine):
     """A daemon and its disk. `synced` was covered by a sync that returned, `written` was taken."""
 
-    @initialize(max_bytes=st.sampled_from([2_500, 1 << 40]))
+    @initialize(max_bytes=st.sampled_from([1, 2_500, 1 << 40]))
     def begin(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.disk = SimulatedDisk()
@@ -405,6 +407,10 @@ class PowerLossMachine(RuleBasedStateMachine):
                 self.store.sync()
             with pytest.raises(RunFailed):
                 self.append((STREAMS[0], 1, 1, 10))
+        self.disk.failing = True
+        with contextlib.suppress(StoreError):  # where something must be cut first
+            self.store.open_run(RUN, {})
+        self.disk.failing = False
         self.check(self.store.open_run(RUN, {}))
 
     @rule()

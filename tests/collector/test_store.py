@@ -9,9 +9,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
@@ -20,12 +22,12 @@ from hypothesis import strategies as st
 from tlogs.archive import RunArchive, find_runs
 from tlogs_collector.disk import LocalDisk, Space
 from tlogs_collector.local_store import LocalStore
-from tlogs_collector.store import RunBusy, Store, StoredRun
-from tlogs_shared.batch import Header, Kind, seal
+from tlogs_collector.store import RunBusy, RunFailed, Store, StoredRun
+from tlogs_shared.batch import HEADER_BYTES, Header, Kind, seal
 from tlogs_shared.cursor import START, Position
-from tlogs_shared.errors import StoreError
+from tlogs_shared.errors import MessageError, StoreError
 from tlogs_shared.origin import Origin, StreamInfo
-from tlogs_shared.segment import segment_name, unpack_stream
+from tlogs_shared.segment import FILE_HEADER_BYTES, segment_name, unpack_stream
 
 A, B = b"a" * 16, b"b" * 16
 INFO = StreamInfo(Origin("node1", 7, rank=3))
@@ -374,3 +376,241 @@ def test_a_half_written_or_damaged_run_json_is_set_aside(data: st.DataObject) ->
         assert json.loads(path.read_bytes()) == stored.meta
         assert bool(stored.notes) == path.with_name("run.json.torn").exists()
         again.store.close()
+
+
+@pytest.fixture
+def disk() -> FaultyDisk:
+    return FaultyDisk()
+
+
+@pytest.fixture
+def faulty(tmp_path: Path, disk: FaultyDisk) -> Iterator[Writer]:
+    """A run on a disk that can be told to fail."""
+    writer = Writer(LocalStore(tmp_path, segment_bytes=4000, disk=disk))
+    writer.open()
+    writer.put()
+    yield writer
+    disk.room = None
+    disk.faults.clear()
+    if RUN in cast(LocalStore, writer.store).runs():
+        writer.store.close()
+
+
+@pytest.mark.parametrize("room", [0, 1, HEADER_BYTES - 1, HEADER_BYTES, HEADER_BYTES + 1, HEADER_BYTES + 499])
+def test_a_full_disk_stores_nothing_of_a_batch_and_the_run_goes_on_later(
+    faulty: Writer, disk: FaultyDisk, tmp_path: Path, room: int
+) -> None:
+    end = faulty.store.end(RUN)
+    written = faulty.store.written
+    disk.room = room
+    for _ in range(3):
+        with pytest.raises(StoreError, match="No space left") as caught:
+            faulty.put(size=500)
+        assert caught.value.errno == errno.ENOSPC
+        assert caught.value.filename == str(tmp_path / RUN / segment_name(1))
+        assert faulty.store.end(RUN) == end
+        assert faulty.store.written == written
+    assert stored_numbers(tmp_path / RUN) == [0, 1, 2]
+    disk.room = None
+    faulty.put(size=500)
+    faulty.store.sync()
+    assert stored_numbers(tmp_path / RUN) == list(range(6))
+    with RunArchive(tmp_path / RUN) as archive:
+        assert archive.verify().is_sound
+
+
+def test_a_piece_that_cannot_be_cut_off_is_cut_before_the_next_batch(
+    faulty: Writer, disk: FaultyDisk, tmp_path: Path
+) -> None:
+    disk.room = 200
+    disk.faults["truncate"] = OSError(errno.EIO, "I/O error")
+    with pytest.raises(StoreError, match="No space left"):
+        faulty.put(size=500)
+    disk.room = None
+    with pytest.raises(StoreError, match="I/O error"):
+        faulty.put(size=500)
+    del disk.faults["truncate"]
+    faulty.put(size=500)
+    assert stored_numbers(tmp_path / RUN) == list(range(6))
+
+
+def test_a_full_disk_at_the_border_of_segments_leaves_no_empty_one(
+    faulty: Writer, disk: FaultyDisk, tmp_path: Path
+) -> None:
+    faulty.put(size=3000)
+    disk.room = FILE_HEADER_BYTES - 1
+    for _ in range(3):
+        with pytest.raises(StoreError, match="no room for a file header"):
+            faulty.put(size=500)
+        disk.room = FILE_HEADER_BYTES - 1
+    assert not (tmp_path / RUN / segment_name(2)).exists()
+    disk.room = None
+    faulty.put(size=500)
+    assert stored_numbers(tmp_path / RUN) == list(range(9))
+
+
+def test_room_is_what_the_file_system_says(faulty: Writer, disk: FaultyDisk) -> None:
+    assert faulty.store.room()
+    disk.available = 1000
+    assert not faulty.store.room()
+
+
+def test_a_failed_sync_is_not_forgotten_and_the_run_goes_back_to_the_last_good_one(
+    faulty: Writer, disk: FaultyDisk, tmp_path: Path
+) -> None:
+    assert faulty.store.sync() == faulty.store.written
+    faulty.put()
+    faulty.put(size=3500)  # in a segment of its own
+    cursor = faulty.store.end(RUN)
+    disk.faults["sync"] = OSError(errno.EIO, "I/O error")
+    with pytest.raises(RunFailed, match="sync failed: I/O error") as caught:
+        faulty.store.sync()
+    assert (caught.value.run, caught.value.errno) == (RUN, errno.EIO)
+    with pytest.raises(RunFailed):
+        faulty.put()
+    with pytest.raises(StoreError):
+        faulty.open()  # the disk still fails
+    del disk.faults["sync"]
+    with pytest.raises(RunFailed):
+        faulty.store.sync()
+
+    stored = faulty.open()
+    assert stored.streams[A].watermark == 3
+    assert stored.notes
+    faulty.put(count=5)
+    assert faulty.store.sync() == faulty.store.written
+    assert stored_numbers(tmp_path / RUN) == list(range(8))
+    with RunArchive(tmp_path / RUN) as archive:
+        assert archive.verify().is_sound
+        after = [header.first for header, _ in archive.frames(cursor) if header.kind is Kind.BATCH]
+        assert after == [3], "a reader that was ahead goes on with what came in its place"
+
+
+def test_one_run_that_fails_does_not_keep_others_from_being_synced(store: LocalStore, tmp_path: Path) -> None:
+    writers = [Writer(store, name) for name in ("bad", "good")]
+    for writer in writers:
+        writer.open()
+        writer.put()
+    with pytest.MonkeyPatch.context() as patch:
+        sync = LocalDisk.sync
+
+        def fail_bad(self: LocalDisk, file: int) -> None:
+            if "/bad/" in os.readlink(f"/proc/self/fd/{file}"):
+                raise OSError(errno.EIO, "I/O error")
+            sync(self, file)
+
+        if not os.path.exists("/proc/self/fd"):
+            pytest.skip("needs /proc to see which file is synced")
+        patch.setattr(LocalDisk, "sync", fail_bad)
+        with pytest.raises(RunFailed, match="I/O error"):
+            store.sync()
+    store.close_run("bad")
+    writers[1].put()
+    assert store.sync() == store.written
+
+
+def test_appends_and_syncs_on_two_threads(tmp_path: Path) -> None:
+    """What a sync returned is never more than what was appended before it began, and all of it is there."""
+    writer = Writer(LocalStore(tmp_path, segment_bytes=50_000))
+    writer.open()
+    done = threading.Event()
+    failures: list[BaseException] = []
+
+    def keep_syncing() -> None:
+        try:
+            while not done.is_set():
+                before = writer.store.written
+                covered = writer.store.sync()
+                assert before <= covered <= writer.store.written
+                writer.store.retain()
+        except BaseException as error:
+            failures.append(error)
+            raise
+
+    thread = threading.Thread(target=keep_syncing)
+    thread.start()
+    for index in range(3000):
+        writer.put(A if index % 2 else B, size=index % 700)
+    done.set()
+    thread.join()
+    assert not failures
+    assert writer.store.sync() == writer.store.written
+    writer.store.close()
+    assert stored_numbers(tmp_path / RUN, A) == stored_numbers(tmp_path / RUN, B) == list(range(4500))
+
+
+def filled(directory: Path, lives: int = 3) -> Path:
+    """A run that several daemons have written, in small segments; its directory."""
+    for _ in range(lives):
+        writer = Writer(LocalStore(directory, segment_bytes=600))
+        writer.open()
+        for index in range(6):
+            writer.put(A if index % 2 else B, count=1 + index, size=40 * index)
+        writer.store.close()
+    return directory / RUN
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_a_run_with_a_damaged_file_opens_and_gives_all_that_is_sound(data: st.DataObject) -> None:
+    """Truncated, bit-flipped, overwritten, emptied or missing: the rest is there, in order, nothing twice."""
+    with TemporaryDirectory() as directory:
+        path = filled(Path(directory))
+        before = {stream: stored_numbers(path, stream) for stream in (A, B)}
+        victim = data.draw(st.sampled_from(sorted(path.glob("segment-*.tlf"))))
+        content = bytearray(victim.read_bytes())
+        at = data.draw(st.integers(0, len(content) - 1))
+        harm = data.draw(st.sampled_from(["cut", "flip", "zeros", "garbage", "empty", "missing"]))
+        match harm:
+            case "cut":
+                del content[at:]
+            case "flip":
+                content[at] ^= 1 << data.draw(st.integers(0, 7))
+            case "zeros":
+                content[at : at + 300] = bytes(len(content[at : at + 300]))
+            case "garbage":
+                content[at:] = data.draw(st.binary(max_size=200))
+            case _:
+                content.clear()
+        newest = max(path.glob("segment-*.tlf"))
+        victim.write_bytes(content)
+        if harm == "missing":
+            victim.unlink()
+        unseen = harm == "missing" and victim == newest
+
+        with RunArchive(path) as archive:
+            found = sound_numbers(archive)
+            if not unseen and found != before:
+                assert not archive.verify().is_sound
+        for stream in (A, B):
+            assert set(found[stream]) <= set(before[stream])
+            assert found[stream] == sorted(set(found[stream]))
+        if harm == "flip":
+            assert sum(map(len, before.values())) - sum(map(len, found.values())) <= 6, "one batch at most"
+
+        writer = Writer(LocalStore(directory, segment_bytes=600))
+        stored = writer.open()
+        if harm in ("cut", "empty", "missing") and not unseen:
+            assert stored.notes
+        for stream in (A, B):
+            writer.put(stream)
+        writer.store.close()
+        with RunArchive(path) as archive:
+            after = sound_numbers(archive)
+        for stream in (A, B):
+            assert after[stream] == sorted(set(after[stream]))
+            assert after[stream][-3:] == list(range(writer.next[stream] - 3, writer.next[stream]))
+            if harm == "flip":
+                assert after[stream][:-3] == found[stream]
+
+
+def sound_numbers(archive: RunArchive) -> dict[bytes, list[int]]:
+    found: dict[bytes, list[int]] = {A: [], B: []}
+    for header, position in archive.frames():
+        if header.kind is Kind.BATCH:
+            try:
+                archive.payload(header, position)
+            except MessageError:
+                continue
+            found[header.stream] += range(header.first, header.end)
+    return found

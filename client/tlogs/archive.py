@@ -8,10 +8,11 @@ import json
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from tlogs.recount import Counts, Verification
+from tlogs.segment_file import SegmentFile
 from tlogs_shared.batch import HEADER_BYTES, Header, Kind, check_payload
 from tlogs_shared.cursor import START, Position
 from tlogs_shared.errors import MessageError, StoreError
@@ -20,71 +21,17 @@ from tlogs_shared.origin import StreamInfo
 from tlogs_shared.segment import (
     FILE_HEADER_BYTES,
     THINNED_BASE,
-    Ending,
-    FileHeader,
     Scan,
     parse_name,
     parse_torn,
     segment_name,
-    unpack_mark,
     unpack_stream,
 )
 
-__all__ = ["Counts", "RunArchive", "Verification", "find_runs"]
+__all__ = ["RunArchive", "created_ns", "find_runs"]
 
 _OPEN_SEGMENTS: Final = 8
 """Segments that are kept open: a reader is in one or two of them at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """How much a run holds.
-
-    `records` are stored now; `dropped` were left out by full outboxes, `removed` were stored and taken out again to
-    save space; `lost` numbers were heard of and are nowhere. While the run is live, what is under way is not lost.
-    """
-
-    records: int = 0
-    dropped: int = 0
-    removed: int = 0
-    lost: int = 0
-    bytes: int = 0
-
-
-@dataclass(slots=True)
-class Verification:
-    """What a recount found.
-
-    `missing` numbers lie between stored ones; `removed` ones were taken out to save space and are among them.
-    `faults` counts what is wrong with files; `notes` says what.
-    """
-
-    records: int = 0
-    duplicated: int = 0
-    missing: int = 0
-    removed: int = 0
-    faults: int = 0
-    watermarks: dict[bytes, int] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def is_sound(self) -> bool:
-        """Whether everything that should be there is there, once."""
-        return not self.duplicated and not self.faults and self.missing <= self.removed
-
-    def fault(self, text: str) -> None:
-        """Note something that is wrong with a file."""
-        self.faults += 1
-        self.notes.append(text)
-
-    def count(self, header: Header) -> None:
-        """Take the next frame into account."""
-        expected = self.watermarks.get(header.stream, 0)
-        if header.kind is Kind.BATCH:
-            self.records += header.count
-            self.duplicated += max(min(expected, header.end) - header.first, 0)
-        self.missing += max(header.first - expected, 0)
-        self.watermarks[header.stream] = max(expected, header.end)
 
 
 class RunArchive:
@@ -97,7 +44,7 @@ class RunArchive:
         self.path = Path(path)
         self.notes: list[str] = []
         self.meta: dict[str, Any] = self._read_map("run.json")
-        self._open: OrderedDict[int, _Segment] = OrderedDict()
+        self._open: OrderedDict[int, SegmentFile] = OrderedDict()
 
     def __enter__(self) -> RunArchive:
         return self
@@ -217,34 +164,13 @@ class RunArchive:
             StoreError: the directory or a segment cannot be read.
         """
         ledger = self._ledger()
-        found = Verification(removed=sum(ledger.removed().values()))
+        found = Verification(removed=sum(ledger.removed().values()), dropped_before=ledger.dropped_before)
         numbers = self.segments()
         live = self.is_live()
         end = START
         for number in numbers:
-            name = segment_name(number)
-            unfinished = live and number == numbers[-1]
             segment = self._segment(number, renew=True)
-            if segment is None:
-                if not unfinished:
-                    found.fault(f"{name}: empty or removed")
-                continue
-            if segment.header is None:
-                found.fault(f"{name}: the file header is damaged")
-            elif end == START and segment.header.previous.segment >= ledger.dropped_before:
-                found.fault(f"{name}: what came before it, up to {segment.header.previous}, is missing")
-            elif end != START and not segment.header.follows(end):
-                found.fault(f"{name}: follows {segment.header.previous}, but found is {end}")
-            scan = Scan(segment.read, segment.size(), verify=True, skip=True)
-            for frame in scan:
-                found.count(frame.header)
-            end = Position(number, segment.base + scan.end)
-            for at, to in scan.damage:
-                found.fault(f"{name}: {to - at} damaged bytes at {at}")
-            if scan.why is not Ending.CLEAN and not unfinished:
-                found.fault(f"{name}: {scan.why.value} at {scan.end} of {segment.size()}")
-            elif segment.mark > segment.size():
-                found.fault(f"{name}: {segment.mark - segment.size()} bytes are missing at its end")
+            end = found.go_through(number, segment, end, unfinished=live and number == numbers[-1])
         found.notes += [f"{name}: set aside" for name in self.set_aside()]
         return found
 
@@ -272,13 +198,13 @@ class RunArchive:
         except OSError as error:
             raise StoreError(error.errno, error.strerror, str(self.path)) from error
 
-    def _segment(self, number: int, *, renew: bool = False) -> _Segment | None:
+    def _segment(self, number: int, *, renew: bool = False) -> SegmentFile | None:
         """The segment, None where it is not there or has only been begun; `renew`: as it is now on the disk."""
         path = self.path / segment_name(number)
         segment = self._open.get(number)
         try:
             if segment is None or (renew and not segment.is_current(path)):
-                segment = _Segment(path)
+                segment = SegmentFile(path)
         except FileNotFoundError:
             self._note(f"{path.name}: removed while it was read")
             return None
@@ -325,44 +251,6 @@ class RunArchive:
     def _note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
-
-
-class _Segment:
-    """An open segment. What was opened stays readable, also when the file is replaced or removed meanwhile.
-
-    It is closed when the last iteration that uses it is over, which only its references know.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._path = str(path)
-        self.header: FileHeader | None
-        try:
-            beginning = self.read(FILE_HEADER_BYTES, 0)
-            self.mark = unpack_mark(beginning)
-            self.header = FileHeader.unpack(beginning)
-        except MessageError:
-            self.header = None  # its frames are found all the same
-
-    @property
-    def base(self) -> int:
-        return self.header.base if self.header else 0
-
-    def size(self) -> int:
-        return os.fstat(self._file).st_size
-
-    def read(self, size: int, offset: int) -> bytes:
-        try:
-            return os.pread(self._file, size, offset)
-        except OSError as error:
-            raise StoreError(error.errno, error.strerror, self._path) from error
-
-    def is_current(self, path: Path) -> bool:
-        return os.path.samestat(os.fstat(self._file), os.stat(path))
-
-    def __del__(self) -> None:
-        if hasattr(self, "_file"):
-            os.close(self._file)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -28,12 +28,14 @@ from typing import Any, Final
 
 import msgpack
 
+from tlogs.drops import GAP_BYTES, Drops
 from tlogs.excerpt import as_text, shorten
+from tlogs.extents import Extents
 from tlogs.outbox_file import OutboxFile
 from tlogs_shared.batch import TARGET_RAW_BYTES
 from tlogs_shared.errors import ProtocolError
-from tlogs_shared.record import HEAD_BYTES, MAX_RECORD_BYTES, RECORD_SLACK, level_name
-from tlogs_shared.ring import END_INDEX, PIECE_HEADER_BYTES, Extent, FileHeader, pack_piece_header, scan
+from tlogs_shared.record import HEAD_BYTES, MAX_RECORD_BYTES, RECORD_SLACK
+from tlogs_shared.ring import END_INDEX, PIECE_HEADER_BYTES, Extent, FileHeader, pack_piece_header
 
 __all__ = ["Outbox"]
 
@@ -43,53 +45,19 @@ RESTART_BYTES: Final = 64 * 1024
 GROW_AGAIN_NS: Final = 1_000_000_000
 """A disk that had no room is asked again after this time."""
 
-GAP_BYTES: Final = 1024
-"""No gap record is larger."""
-
 _OLDEST_TS: Final = 1 << 32
 """msgpack writes no smaller number in nine bytes; four seconds after the epoch, so nobody's clock is there."""
-
-_LOGGER: Final = "tlogs"
 
 
 class Outbox:
     """A process's outbox: one writer side for all its threads, one reader side for the forwarder."""
 
     __slots__ = (
-        "_acknowledged",
-        "_acquire",
-        "_base",
-        "_busy",
-        "_clock",
-        "_closed",
-        "_deferred",
-        "_dropped",
-        "_end_word",
-        "_extent_first",
-        "_extent_level",
-        "_extent_start",
-        "_extents",
-        "_file",
-        "_free",
-        "_grow_ts",
-        "_half",
-        "_handed",
-        "_head",
-        "_limit",
-        "_lock",
-        "_max_packed",
-        "_offset",
-        "_pack",
-        "_release",
-        "_stop",
-        "_ts",
-        "_untold",
-        "_used",
-        "_view",
-        "_waiting",
-        "_words",
-        "stream",
-    )
+        "_acknowledged", "_acquire", "_base", "_busy", "_clock", "_closed", "_deferred", "_drops", "_end_word",
+        "_extent_first", "_extent_level", "_extent_start", "_extents", "_file", "_free", "_grow_ts", "_half",
+        "_head", "_limit", "_lock", "_max_packed", "_offset", "_pack", "_release", "_stop", "_ts", "_used",
+        "_view", "_words", "stream",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -118,11 +86,8 @@ class Outbox:
         self._max_packed = min(MAX_RECORD_BYTES + RECORD_SLACK, (file.piece - PIECE_HEADER_BYTES) // 2 - GAP_BYTES)
         self._head = self._acknowledged = 0
         self._ts = self._grow_ts = _OLDEST_TS
-        self._dropped: dict[int, int] = {}
-        self._untold: dict[int, int] = {}  # dropped since the last gap record
-        self._extents: deque[Extent] = deque()  # closed and not acknowledged, oldest first
-        self._handed = 0  # so many of them the forwarder has
-        self._waiting = 0  # bytes in the others
+        self._drops = Drops()
+        self._extents = Extents()
         self._used: deque[tuple[int, int]] = deque()  # left for the next piece: index, number after its last record
         self._free: list[int] = [0]
         # The current piece (its beginning, its middle, its end), the offset of the next record, and the open extent.
@@ -227,7 +192,7 @@ class Outbox:
             values = shorten(values, self._max_packed - HEAD_BYTES, _pack_surrogates)
             packed = _pack_surrogates((ts, *values))
         levelno = values[0]
-        gap = self._gap(ts) if self._untold else b""
+        gap = self._drops.gap(ts) if self._drops.untold else b""
         if not self._make_room(ts, levelno, len(gap) + len(packed)):
             self._drop(levelno)
             return False
@@ -273,7 +238,7 @@ class Outbox:
 
     def _set_limit(self) -> None:
         """Where `append` must stop and think."""
-        if self._untold or self._closed:
+        if self._drops.untold or self._closed:
             self._limit = 0
         else:
             stop = self._stop if self._free else self._half
@@ -308,8 +273,7 @@ class Outbox:
         extent = Extent(self._extent_first, count, self._extent_level, self._first_ts(), self._ts, view)
         # Without a call, so that a signal comes before all of it or after all of it; its handler may have been here.
         if self._extent_start == start and self._offset == end:
-            self._extents += (extent,)
-            self._waiting += end - start
+            self._extents.waiting += (extent,)
             self._extent_start = end
             self._extent_first = extent.first + count
             self._extent_level = 0
@@ -321,21 +285,12 @@ class Outbox:
     # What a full outbox leaves out.
 
     def _drop(self, levelno: int) -> None:
-        self._dropped[levelno] = self._dropped.get(levelno, 0) + 1
-        self._untold[levelno] = self._untold.get(levelno, 0) + 1
+        self._drops.count(levelno)
         self._limit = 0
-        self._file.store_dropped(self._dropped)
-
-    def _gap(self, ts: int) -> bytes:
-        """The record that stands where records are missing."""
-        counts = {level_name(level): count for level, count in sorted(self._untold.items())}
-        extra = {"stream": "tlogs", "fields": {"dropped": counts}}
-        template = "dropped %d records: the outbox was full"
-        total = sum(counts.values())
-        return _pack_surrogates((ts, WARNING, _LOGGER, template, [total], None, "", 0, "", "", extra))
+        self._file.store_dropped(self._drops.total)
 
     def _write_gap(self, ts: int, gap: bytes) -> None:
-        self._untold = {}
+        self._drops.untold = {}
         self._write(ts, WARNING, gap)
 
     # The forwarder's side.
@@ -358,15 +313,10 @@ class Outbox:
         with self._inside():
             if self._closed:
                 return None
-            if self._handed == len(self._extents) and close_open and self._head > self._extent_first:
+            if close_open and not self._extents.waiting and self._head > self._extent_first:
                 self._close_extent()
                 self._set_limit()
-            if self._handed == len(self._extents):
-                return None
-            extent = self._extents[self._handed]
-            self._handed += 1
-            self._waiting -= len(extent.view)
-            return extent
+            return self._extents.take()
 
     def rewind(self, watermark: int) -> None:
         """Hand out again from this number on, in the extents that were cut before; one that it falls into is split.
@@ -381,18 +331,7 @@ class Outbox:
             if watermark > self._extent_first:
                 self._close_extent()
                 self._set_limit()
-            extents: list[Extent] = []
-            handed = 0
-            for extent in self._extents:
-                if extent.first < watermark < extent.end:
-                    extents += _split(extent, watermark)
-                    handed += 1
-                else:
-                    extents.append(extent)
-                    handed += extent.end <= watermark
-            self._extents = deque(extents)
-            self._handed = handed
-            self._waiting = sum(len(extent.view) for extent in extents[handed:])
+            self._extents.rewind(watermark)
 
     def acknowledge(self, watermark: int) -> None:
         """Let go of what stands below this number; a lower one than before changes nothing.
@@ -406,12 +345,7 @@ class Outbox:
                 return
             self._file.store_acknowledged(watermark)
             self._acknowledged = watermark
-            while self._extents and self._extents[0].end <= watermark:
-                extent = self._extents.popleft()
-                if self._handed:
-                    self._handed -= 1
-                else:
-                    self._waiting -= len(extent.view)
+            self._extents.release(watermark)
             while len(self._used) > 1 and self._used[1][1] <= watermark:
                 self._free.append(self._used.popleft()[0])
             if watermark == self._head and self._offset - self._base > min(RESTART_BYTES, self._file.piece // 4):
@@ -428,9 +362,9 @@ class Outbox:
 
     def _tell_dropped(self, levelno: int) -> None:
         """Write what was dropped, if a record of this level would find room."""
-        if self._untold and not self._closed:
+        if self._drops.untold and not self._closed:
             ts = max(self._ts, self._clock())
-            gap = self._gap(ts)
+            gap = self._drops.gap(ts)
             if self._make_room(ts, levelno, len(gap)):
                 self._write_gap(ts, gap)
 
@@ -461,8 +395,7 @@ class Outbox:
 
     def _shut(self) -> None:
         self._closed, self._limit = True, 0
-        self._extents.clear()
-        self._handed = self._waiting = 0
+        self._extents = Extents()
         self._extent_start, self._extent_first = self._offset, self._head
 
     @property
@@ -489,20 +422,20 @@ class Outbox:
     def dropped(self) -> dict[int, int]:
         """How many records of each level were dropped since the stream began."""
         with self._inside():
-            return dict(self._dropped)
+            return dict(self._drops.total)
 
     @property
     def unsent_bytes(self) -> int:
         """The size of what was not handed out yet."""
         with self._inside():
-            return self._waiting + self._offset - self._extent_start
+            return self._extents.waiting_bytes + self._offset - self._extent_start
 
     @property
     def oldest_unsent_ts(self) -> int | None:
         """The time of the oldest record that was not handed out, None where there is none."""
         with self._inside():
-            if self._handed < len(self._extents):
-                return self._extents[self._handed].first_ts
+            if self._extents.waiting:
+                return self._extents.waiting[0].first_ts
             return None if self._head == self._extent_first else self._first_ts()
 
     @property
@@ -515,13 +448,3 @@ class Outbox:
 
 def _pack_surrogates(values: Sequence[Any]) -> bytes:
     return bytes(msgpack.packb(values, unicode_errors="surrogatepass"))
-
-
-def _split(extent: Extent, watermark: int) -> list[Extent]:
-    """The part of *extent* below *watermark* and what follows it."""
-    after = list(scan(extent.view, extent.first, watermark=watermark))
-    size = len(extent.view) - sum(len(part.view) for part in after)
-    before = Extent(
-        extent.first, watermark - extent.first, extent.level, extent.first_ts, after[0].first_ts, extent.view[:size]
-    )
-    return [before, *after]

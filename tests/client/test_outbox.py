@@ -237,6 +237,19 @@ def test_an_outbox_takes_a_hundredth_of_what_is_free(
     assert fill(make(), 40) > 0  # what little there is will do
 
 
+def test_more_levels_than_the_table_holds_are_counted_together(make: Callable[..., Outbox]) -> None:
+    outbox = make()
+    fill(outbox, 40)
+    for levelno in range(1, 30):
+        put(outbox, "x" * 1000, levelno)
+    outbox.close(delete=False)
+    dead = open_dead(outbox.path)
+    assert dead is not None
+    assert sum(dead.header.dropped.values()) == 30
+    assert dead.header.dropped == outbox.dropped
+    dead.delete()
+
+
 def test_the_time_never_goes_back(make: Callable[..., Outbox]) -> None:
     times = iter([10**18, 10**18 - 5, 10**18 + 7, 10**18 + 3, 10**18 + 4])
     outbox = make(clock=lambda: next(times))

@@ -88,7 +88,7 @@ class Outbox:
         self._ts = self._grow_ts = _OLDEST_TS
         self._drops = Drops()
         self._extents = Extents()
-        self._used: deque[tuple[int, int]] = deque()  # left for the next piece: index, number after its last record
+        self._used: deque[tuple[int, int]] = deque()  # pieces with records: index, first number
         self._free: list[int] = [0]
         # The current piece (its beginning, its middle, its end), the offset of the next record, and the open extent.
         self._base = self._half = self._stop = self._offset = self._end_word = self._limit = 0
@@ -117,7 +117,10 @@ class Outbox:
         thread: str,
         extra: Mapping[str, Any] | None,
     ) -> bool:
-        """Take a record; False if it had to be dropped. Never raises, never waits for the disk or the network."""
+        """Take a record; False if it had to be dropped. Never raises, never waits for the network.
+
+        The disk is asked for room only where the outbox grows, once in some 20,000 records.
+        """
         # What `with` would do, in half the time. The lock is taken inside the try statement: no KeyboardInterrupt
         # can leave it locked.
         try:

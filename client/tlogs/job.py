@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -162,11 +164,21 @@ class Job:
         rows: list[dict[str, Any]] = self._operator.ask("ranks", self._run)["rows"]
         return rows
 
-    def tail(self, *, follow: bool = True, count: int = 10, **filters: Any) -> Iterator[Record]:
-        """The last *count* records, then what comes while the run is live; *filters* as `tlogs.read` takes them."""
+    def tail(
+        self, *, follow: bool = True, count: int = 10, timeout: float | None = None, **filters: Any
+    ) -> Iterator[Record]:
+        """The last *count* records, then what comes while the run is live, for at most *timeout* seconds.
+
+        *filters* are those of `tlogs.read`.
+
+        Raises:
+            ConfigError: no such run, or a filter that cannot be used.
+            CollectorUnavailable: the collector does not answer.
+        """
         source = self._source()
         choice = make_filter(end_ns=lambda: end_of(source), **filters)
-        return self._tail(source, Following(Reading(source, choice)), follow, count)
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        return self._tail(source, Following(Reading(source, choice)), count, deadline if follow else 0.0)
 
     def _source(self) -> RemoteSource:
         rows = [row for row in self._operator.ask("runs") if self._run is None or row["name"].startswith(self._run)]
@@ -176,16 +188,14 @@ class Job:
         return RemoteSource(self._operator, newest["name"])
 
     @staticmethod
-    def _tail(source: RemoteSource, following: Following, follow: bool, count: int) -> Iterator[Record]:
+    def _tail(source: RemoteSource, following: Following, count: int, deadline: float) -> Iterator[Record]:
         watch = told(source.informant, source.name, lambda: True)
         news = watch(1.0)
         yield from map(record_of, following.begin(count, news))
-        while follow and (news is None or (news.live and not news.closing)):
-            news = watch(following.wait_s)
+        while not following.ended and (left := deadline - time.monotonic()) > 0:
+            news = watch(min(following.wait_s, left))
             for entries, _ in following.step(news):
                 yield from map(record_of, entries)
-        for entries, _ in following.close() if follow else ():
-            yield from map(record_of, entries)
 
 
 def connect(

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+import logging
+import re
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
+from tlogs.cli.aftermath import aftermath, hints
 from tlogs.cli.options import DURATION, collector_options, json_option
 from tlogs.cli.table import duration, table
 from tlogs.job import DEFAULT_TTL_S, Job, Result, connect, level_name
@@ -19,6 +25,12 @@ from tlogs_shared.rankset import RankSet
 from tlogs_shared.registry import recorded
 
 __all__ = ["levels", "reset", "set_logs"]
+
+WATCH_S: Final = 3.0
+"""On a terminal: so long the answer waits for what comes of the change."""
+
+MANY_RANKS: Final = 64
+"""Turning everything up on more ranks is asked about."""
 
 run_option = click.option("--run", metavar="RUN", help="Which live run; needed only where several are live.")
 
@@ -36,10 +48,20 @@ def fold(by_rank: Mapping[int, str]) -> Iterable[tuple[RankSet, str]]:
     return [(RankSet.of(ranks), text) for text, ranks in sorted(groups.items(), key=lambda item: len(item[1]))]
 
 
-@click.command(
-    "set-logs", short_help="change levels on the running job", context_settings={"ignore_unknown_options": True}
-)
-@click.argument("specs", nargs=-1, required=True, metavar="SPEC...", type=click.UNPROCESSED)
+class SpecCommand(click.Command):
+    """A command whose arguments may begin with a minus sign, as TORCH_LOGS clauses do: `-dynamo` is no option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, with such arguments behind a mark."""
+        return super().parse_args(ctx, [f"{_MARK}{arg}" if _SIGNED.match(arg) else arg for arg in args])
+
+
+_MARK: Final = "\0"
+_SIGNED: Final = re.compile(r"-[A-Za-z_.]{2,}")
+
+
+@click.command("set-logs", cls=SpecCommand, short_help="change levels on the running job")
+@click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
 @click.option("--ranks", metavar="SET", default="all", help="Only these ranks: 0-3,8 or 0-63/8 or ^5 (all but 5).")
 @click.option("--hosts", metavar="GLOB", help="Only ranks on hosts whose name matches.")
 @click.option("--for", "ttl", type=DURATION, metavar="TIME", help="How long it holds.  [10m]")
@@ -47,6 +69,10 @@ def fold(by_rank: Mapping[int, str]) -> Iterable[tuple[RankSet, str]]:
 @click.option("--replace", is_flag=True, help="What is not named returns to its default, as torch's set_logs does.")
 @click.option("--force", is_flag=True, help="Also where TORCH_LOGS was set or a logger is disabled.")
 @click.option("--timeout", type=DURATION, default=ANSWER_S, metavar="TIME", help="Wait so long for answers.  [5s]")
+@click.option(
+    "--watch", type=DURATION, metavar="TIME", help="Count so long what comes of it.  [3s on a terminal, else 0s]"
+)
+@click.option("--yes", is_flag=True, help="Do not ask, also before everything is turned up on many ranks.")
 @run_option
 @collector_options
 @json_option
@@ -59,6 +85,8 @@ def set_logs(
     replace: bool,
     force: bool,
     timeout: float,
+    watch: float | None,
+    yes: bool,
     run: str | None,
     collector: str | None,
     secret_file: Path | None,
@@ -73,9 +101,7 @@ def set_logs(
     tlogs set-logs c10d=DEBUG recompiles=on
     tlogs set-logs +dynamo --ranks 0-3 --for 2m
     """
-    unknown = [spec for spec in specs if spec.startswith("--")]
-    if unknown:
-        raise click.NoSuchOption(unknown[0])
+    specs = tuple(spec.removeprefix(_MARK) for spec in specs)
     if forever and ttl is not None:
         raise ConfigError("--for and --forever: give one of them")
     settings = parse_specs(specs, recorded())
@@ -89,29 +115,77 @@ def set_logs(
         replace=replace,
         force=force,
     )
+    asks = sys.stdin.isatty() and sys.stdout.isatty() and not as_json
     with job_at(collector, secret_file, run) as job:
+        if not yes and _is_flood(settings) and not _accepts_flood(job, lease.ranks, asks):
+            raise ConfigError("nothing was changed; name fewer ranks (--ranks 0-3) or components, or say --yes")
+        if not as_json:
+            click.echo(_in_words(specs, settings), nl=False)
+        began_ns = time.time_ns()
         result = job.lay(lease, timeout)
-    if as_json:
-        click.echo(json.dumps(result.asdict()))
-    else:
-        click.echo(_in_words(settings), nl=False)
-        click.echo(_answers(result), nl=False)
-        if result.ignored and not force:
-            click.echo(
-                f"to lay it over TORCH_LOGS: tlogs set-logs {' '.join(specs)} --ranks {RankSet.of(result.ignored)} --force"
-            )
+        if result.ignored and not force and asks:
+            click.echo(_answers(result), nl=False)
+            if click.confirm(f"lay it over TORCH_LOGS on {_ranks(RankSet.of(result.ignored))}?"):
+                result = job.lay(dataclasses.replace(lease, force=True), timeout)
+        if as_json:
+            click.echo(json.dumps(result.asdict()))
+        else:
+            _report(job, result, specs, settings, force=force, began_ns=began_ns, watch_s=watch)
     return 0 if result.is_complete else 1
 
 
-def _in_words(settings: Mapping[str, int | bool]) -> str:
+def _report(
+    job: Job,
+    result: Result,
+    specs: Sequence[str],
+    settings: Mapping[str, int | bool],
+    *,
+    force: bool,
+    began_ns: int,
+    watch_s: float | None,
+) -> None:
+    """Who gave which answer, what to type next, and what has come of it."""
+    click.echo(_answers(result), nl=False)
+    if result.ignored and not force:
+        again = f"tlogs set-logs {' '.join(specs)} --ranks {RankSet.of(result.ignored)} --force"
+        click.echo(f"to lay it over TORCH_LOGS there: {again}")
+    if watch_s is None:
+        watch_s = WATCH_S if sys.stdout.isatty() else 0.0
+    if result.applied and watch_s > 0:
+        click.echo(aftermath(job, settings, began_ns, watch_s))
+        for hint in hints(settings):
+            click.echo(f"  {hint}")
+
+
+def _is_flood(settings: Mapping[str, int | bool]) -> bool:
+    """Whether everything is turned up: a load that thousands of ranks together can feel."""
+    value = settings.get("all", settings.get("torch", False))
+    return value is not False and int(value) <= logging.DEBUG
+
+
+def _accepts_flood(job: Job, scope: RankSet, asks: bool) -> bool:
+    count = sum(1 for row in job.ranks() if row["rank"] in scope and row["state"] not in ("done", "gone"))
+    if count <= MANY_RANKS:
+        return True
+    return asks and click.confirm(f"all of torch at DEBUG on {count} ranks: that is much to write and to store; go on?")
+
+
+def _in_words(specs: Sequence[str], settings: Mapping[str, int | bool]) -> str:
+    """What is about to be done; with a hint where a name without a sign means less than one might think."""
     width = max(len(name) for name in settings)
-    return "".join(f"{name:{width}} → {level_name(value)}\n" for name, value in settings.items())
+    bare = {clause.strip() for spec in specs for clause in spec.split(",")}
+    lines = []
+    for name, value in settings.items():
+        line = f"{name:{width}} → {level_name(value)}"
+        if name in bare and value == logging.INFO and value is not True:
+            line += f"  ({name}=DEBUG for everything)"
+        lines.append(f"{line}\n")
+    return "".join(lines)
 
 
 def _answers(result: Result) -> str:
     lines = []
     until = "until it is reset" if result.until is None else f"until {result.until.astimezone():%H:%M:%S}"
-    count = len(result.applied)
     if result.applied:
         lines.append(
             f"applied  {_ranks(result.applied)} in {result.took_ms:.0f} ms, {until} (revision {result.revision})"
@@ -122,7 +196,7 @@ def _answers(result: Result) -> str:
         lines.append(f"failed   {_ranks(ranks)}: {why}")
     if result.silent:
         lines.append(f"silent   {_ranks(result.silent)}: no answer yet; they take it over when they speak again")
-    if not count and not result.ended:
+    if not result.applied and not result.ended:
         lines.append("no rank has applied it")
     return "".join(f"{line}\n" for line in lines)
 

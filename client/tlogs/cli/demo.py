@@ -32,7 +32,7 @@ SECONDS: Final = 20
 BEGIN_S: Final = 90.0
 """Importing torch four times over takes a while on a small machine."""
 
-STEER_AFTER: Final = 8
+STEER_AFTER: Final = 6
 """Records of each rank before levels are changed: there is a before and an after to see."""
 
 TORCH: Final = find_spec("torch") is not None
@@ -40,11 +40,14 @@ TORCH: Final = find_spec("torch") is not None
 
 @click.command("demo", short_help="a real job of 4 ranks, steered and merged, in half a minute")
 @directory_option
-@click.option("--seconds", type=click.FloatRange(min=5), default=SECONDS, help="How long the job trains.  [20]")
+@click.option("--seconds", type=click.FloatRange(min=10), default=SECONDS, help="How long the job trains.  [20]")
 def command(directory: Path | None, seconds: float) -> int:
     """Run a job of 4 ranks with a collector beside it, change levels while it runs, and show what was stored.
 
     With torch: a DistributedDataParallel training under torchrun. Without: plain worker processes.
+
+    \b
+    tlogs demo
     """
     directory = (directory or directory_of_runs()).absolute()
     run = f"demo-{time.strftime('%Y%m%d-%H%M%S')}"

@@ -2,10 +2,9 @@
 
 Theory of operation
 -------------------
-The *base* is what this process asked for itself. Without torch it is kept here (`tlogs.alone`); with torch loaded it
-is torch's own registry and state (`tlogs.torch_bridge`), and leases are never written into it. What leases change is
+What this process asked for itself is the *base* (`tlogs.base`); leases are never written into it. What they change is
 computed as a whole (`tlogs_shared.levels`) and put onto the loggers as a difference, under one lock (`tlogs.layer`).
-When torch changes its state its seams say so, and the leases are laid again.
+When the base changes, the leases are laid again.
 
 An artifact that is off has a mark laid over its loggers, so that its records are not even built. The mark is part of
 the layer, like what leases do, and goes where torch or a lease turns the artifact on.
@@ -18,17 +17,14 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from threading import RLock
-from types import ModuleType
 from typing import Any, Final
 
-from tlogs.alone import Alone
-from tlogs.import_hook import ImportHook
-from tlogs.layer import Layer, put
+from tlogs.base import Base
+from tlogs.layer import Layer
 from tlogs.modules import find_module, locate
 from tlogs.outcome import Outcome, judge
-from tlogs.torch_bridge import INTERNAL, Bridge, find_bridge, trace_id
+from tlogs.torch_bridge import INTERNAL, trace_id
 from tlogs_shared.call import arguments, check_keywords, from_call
-from tlogs_shared.errors import DirectiveError
 from tlogs_shared.lease import Lease
 from tlogs_shared.levels import (
     OFF,
@@ -45,8 +41,6 @@ from tlogs_shared.registry import ALL, Artifact, Registry
 
 __all__ = ["LEVELS", "Levels", "Outcome", "trace_id"]
 
-_log = logging.getLogger("tlogs")
-
 _IGNORED: Final = "Using TORCH_LOGS environment variable for log settings, ignoring call to set_logs"
 """torch's own words, on torch's own logger: people and scripts look for them."""
 
@@ -56,23 +50,17 @@ class Levels:
 
     def __init__(self) -> None:
         self.lock: Final = RLock()
-        self._hook: Final = ImportHook(INTERNAL, self._torch_executed)
         self._clear()
 
     def _clear(self) -> None:
-        self._base: Alone | Bridge = Alone()
-        self._coming: Bridge | None = None
+        self._base = Base(self.lock, self._base_changed, self._lay_artifact)
         self._seen = LevelState()
-        self._labels: dict[str, tuple[str | None, str | None]] = {}
         self._layer = Layer()
         self._leases: tuple[Lease, ...] = ()
+        self._labels: dict[str, tuple[str | None, str | None]] = {}
         self._started = False
         self._torch_logs: str | None = None
         self._over = False
-        self._quiet = False
-        self._last_resort: logging.Handler | None = None
-
-    # -- life
 
     def start(self, environ: Mapping[str, str]) -> None:
         """Put TORCH_LOGS into effect, and listen to torch; again is harmless.
@@ -85,46 +73,21 @@ class Levels:
         """
         if self._started:
             return
-        text = environ.get("TORCH_LOGS")
-        quiet = environ.get("TLOGS_STDERR") == "quiet"
-        bridge = find_bridge()
-        if bridge is None:
-            assert isinstance(self._base, Alone)
-            self._base.start(environ, quiet=quiet)
+        self._base.start(environ)
         with self.lock:
             self._started = True
-            self._torch_logs = text
+            self._torch_logs = environ.get("TORCH_LOGS")
             self._over = environ.get("TLOGS_LEASES") == "over"
-            self._quiet = quiet
-            if quiet:
-                self._last_resort, logging.lastResort = logging.lastResort, _SILENT
-            self._hook.install()
-            if bridge is not None:
-                self._join(bridge)
-            else:
-                self._lay()
+            self._lay()
 
     def stop(self) -> None:
         """Put back what was changed on other people's loggers; what set_logs() asked of torch stays asked."""
         with self.lock:
-            if not self._started:
-                return
-            self._hook.remove()
-            self._leases = ()
-            self._layer.enable(set())
-            self._layer.lay({})
-            for bridge in (self._base, self._coming):
-                if isinstance(bridge, Bridge):
-                    bridge.unhook()
-            if isinstance(self._base, Alone):
-                self._base.close(restore=True)
-            elif self._quiet:
-                self._base.silence_stderr(self._base.registry().loggers(), quiet=False)
-            if self._quiet and logging.lastResort is _SILENT:
-                logging.lastResort = self._last_resort
-            self._clear()
-
-    # -- the base
+            if self._started:
+                self._layer.enable(set())
+                self._layer.lay({})
+                self._base.stop()
+                self._clear()
 
     def set_logs(self, **settings: Any) -> None:
         """What `torch._logging.set_logs` does, whether torch is loaded or not; a call that fails changes nothing.
@@ -141,21 +104,11 @@ class Levels:
             return
         self.start(os.environ)
         items = arguments(**settings)
-        state, wanted = from_call(items, self._base.registry(), find_module)
+        state, wanted = from_call(items, self._base.registry(), find_module)  # may import: not under the lock
         with self.lock:
-            base = self._base
-            base.set_up_handlers(wanted.loggers(), os.environ.get("TORCH_LOGS_OUT"))
-            base.admit(wanted)
-            base.set_state(state)
-            if isinstance(base, Alone):
-                base.last_call = items
-            self._lay(base_targets(base.registry(), state))
+            self._lay(self._base.ask(items, state, wanted))
 
     # -- names
-
-    def _names(self) -> Alone | Bridge:
-        """Where names are registered: with torch as soon as it is loaded."""
-        return self._base if self._started else find_bridge() or self._base
 
     def artifact_logger(self, module: str, artifact: str) -> logging.Logger:
         """The logger of *artifact* in *module*, configured as things stand.
@@ -164,41 +117,19 @@ class Levels:
             DirectiveError: nobody registered *artifact*.
         """
         with self.lock:
-            base = self._names()
-            registry = base.registry()
-            if artifact not in registry.artifacts:
-                suggestion = registry.suggest(artifact)
-                meant = f" (did you mean {suggestion!r}?)" if suggestion else ""
-                raise DirectiveError(f"unknown artifact {artifact!r}{meant}: register_artifact() makes a new one")
-            if isinstance(base, Bridge):
-                return base.artifact_logger(module, artifact)
-            logger = logging.getLogger(f"{module}.__{artifact}")
-            logger.artifact_name = artifact  # type: ignore[attr-defined]  # torch's formatter looks for it
-            base.admit(Registry(artifact_loggers={logger.name: artifact}))
-            if logger.name not in registry.artifact_loggers:
-                put({logger.name: artifact_target(registry, base.state(), artifact, mark_off=False)})
-                self._lay_artifact(logger.name)
-            return logger
-
-    def _lay_artifact(self, name: str) -> None:
-        """Lay what the leases want over the one logger of an artifact that was just configured."""
-        registry, state = self._base.registry(), self._base.state()
-        artifact = registry.artifact_loggers[name]
-        under = artifact_target(registry, state, artifact, mark_off=False)
-        target = artifact_target(registry, settled(registry, state, self._settings()), artifact)
-        laid = target if target != under and self._may_be_marked(name, artifact, target) else None
-        self._layer.lay_one(name, laid, under)
+            return self._base.artifact_logger(module, artifact)
 
     def register_log(self, alias: str, loggers: tuple[str, ...]) -> None:
         """Make *alias* a component, or change the loggers that it stands for."""
         with self.lock:
-            self._names().register_log(alias, loggers)
+            self._base.register_log(alias, loggers)
             self._labels.clear()
 
     def register_artifact(self, artifact: Artifact) -> None:
         """Make *artifact* known, or change what is known of it."""
         with self.lock:
-            self._names().register_artifact(artifact)
+            self._base.register_artifact(artifact)
+            self._labels.clear()
 
     # -- leases
 
@@ -238,8 +169,7 @@ class Levels:
         changed = self._layer.lay(self._wanted(registry), base or {})
         self._seen = self._base.state()
         self._labels.clear()
-        if self._quiet and isinstance(self._base, Bridge):
-            self._base.silence_stderr(registry.loggers(), quiet=True)
+        self._base.hush(registry)
         return changed
 
     def _forced(self) -> set[str]:
@@ -248,57 +178,18 @@ class Levels:
         names = {name for lease in self._leases if lease.force for name in lease.settings}
         return {logger for name in names for logger in loggers_behind(name, registry)}
 
-    # -- torch
+    def _lay_artifact(self, name: str) -> None:
+        """Lay what the leases want over the one logger of an artifact that was just configured."""
+        registry, state = self._base.registry(), self._base.state()
+        artifact = registry.artifact_loggers[name]
+        under = artifact_target(registry, state, artifact, mark_off=False)
+        target = artifact_target(registry, settled(registry, state, self._settings()), artifact)
+        laid = target if target != under and self._may_be_marked(name, artifact, target) else None
+        self._layer.lay_one(name, laid, under)
 
-    def _torch_executed(self, module: ModuleType) -> None:
-        """torch's `_internal` stands; its registrations and its first `_init_logs` are still to come."""
-        with self.lock:
-            bridge = Bridge(module)
-            if not self._started or isinstance(self._base, Bridge) or not bridge.is_complete:
-                return
-            self._coming = bridge
-            bridge.admit(self._base.additions())
-            bridge.adopt(self._base.handlers)
-            bridge.accept_empty()
-            bridge.hook(self._before_init, self._after_init, self._artifact_born)
-
-    def _before_init(self) -> None:
-        """torch is about to set up its loggers: for the first time, where the base is still ours."""
-        base, bridge = self._base, self._coming
-        if not isinstance(base, Alone) or bridge is None or "TORCH_LOGS" in os.environ or base.last_call is None:
-            return
-        try:
-            state, wanted = from_call(base.last_call, bridge.registry(), find_module)
-        except (ImportError, TypeError, ValueError) as error:
-            _log.warning("this torch does not know all that set_logs() was called with before its import: %s", error)
-            state, wanted = base.state(), bridge.registry()
-        with self.lock:
-            bridge.admit(wanted)
-            bridge.set_state(state)
-
-    def _after_init(self) -> None:
-        """torch has set up its loggers: what it put there is what lies under from now on."""
-        with self.lock:
-            if self._coming is not None and isinstance(self._base, Alone):
-                self._join(self._coming)
-            elif isinstance(self._base, Bridge):
-                self._layer.rebase(base_targets(self._base.registry(), self._base.state()))
-                self._lay()
-
-    def _artifact_born(self, logger: logging.Logger) -> None:
-        """torch has configured the logger of an artifact."""
-        with self.lock:
-            if isinstance(self._base, Bridge):
-                self._lay_artifact(logger.name)
-
-    def _join(self, bridge: Bridge) -> None:
-        """From now on torch's state is the base."""
-        old, self._base, self._coming = self._base, bridge, None
-        if isinstance(old, Alone):
-            bridge.admit(old.additions())
-            old.close(restore=False)
-        bridge.hook(self._before_init, self._after_init, self._artifact_born)
-        self._layer.rebase(base_targets(bridge.registry(), bridge.state()))
+    def _base_changed(self) -> None:
+        """torch has put its loggers where it wants them: that is what lies under from now on."""
+        self._layer.rebase(base_targets(self._base.registry(), self._base.state()))
         self._lay()
 
     # -- what others ask
@@ -311,15 +202,9 @@ class Levels:
         with self.lock:
             if not self._started:
                 return False
-            if isinstance(self._base, Alone):
-                if self._coming is not None and self._coming.is_hooked:  # torch is being imported, and will call
-                    return False
-                bridge = find_bridge()
-                if bridge is None:
-                    return False
-                self._join(bridge)
+            if self._base.find_torch():
                 return True
-            if self._base.is_hooked:
+            if self._base.seams != "polled":
                 return False
             if self._base.state() != self._seen:
                 self._layer.rebase(base_targets(self._base.registry(), self._base.state()))
@@ -356,12 +241,7 @@ class Levels:
             alias: {"configured": _configured(loggers, state), "effective": _effective(loggers)}
             for alias, loggers in registry.components.items()
         }
-        return {"components": components, "artifacts": sorted(state.on), "seams": self._seams()}
-
-    def _seams(self) -> str:
-        if isinstance(self._base, Bridge):
-            return "hooked" if self._base.is_hooked else "polled"
-        return "hooked" if self._started else "none"
+        return {"components": components, "artifacts": sorted(state.on), "seams": self._base.seams}
 
 
 def _without(lease: Lease, names: set[str]) -> Lease:
@@ -377,9 +257,6 @@ def _configured(loggers: Sequence[str], state: LevelState) -> str | None:
 def _effective(loggers: Sequence[str]) -> str:
     return str(logging.getLevelName(min(logging.getLogger(name).getEffectiveLevel() for name in loggers)))
 
-
-_SILENT: Final = logging.NullHandler()
-"""What `logging.lastResort` is under TLOGS_STDERR=quiet."""
 
 LEVELS: Final = Levels()
 """This process's levels."""

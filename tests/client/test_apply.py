@@ -27,7 +27,7 @@ C10D = "torch.distributed.distributed_c10d"
 @pytest.fixture
 def levels(monkeypatch: pytest.MonkeyPatch) -> Iterator[Levels]:
     """Levels that see no torch, also where another test of this process has imported it."""
-    monkeypatch.setattr("tlogs.apply.find_bridge", lambda: None)
+    monkeypatch.setattr("tlogs.base.find_bridge", lambda: None)
     monkeypatch.delenv("TORCH_LOGS", raising=False)
     monkeypatch.delenv("TORCH_LOGS_OUT", raising=False)
     found = Levels()

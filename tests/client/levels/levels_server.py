@@ -125,7 +125,7 @@ class Tlogs:
         """As with a torch whose functions have other names."""
         from tlogs.apply import LEVELS
 
-        LEVELS._base.unhook()  # type: ignore[union-attr]
+        LEVELS._base._kept.unhook()  # type: ignore[union-attr]
 
     def check(self) -> bool:
         from tlogs.apply import LEVELS

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from tlogs_shared.errors import ConfigError, MessageError
@@ -115,23 +116,32 @@ class StreamInfo:
 def _checked(cls: type, values: Any) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise MessageError(f"expected a map, found {type(values).__name__}")
-    hints = get_type_hints(cls)
     found = {}
-    for item in fields(cls):
-        if item.name not in values:
-            if item.name in ("host", "pid", "origin"):
-                raise MessageError(f"{cls.__name__} without {item.name!r}")
+    for name, types in _types(cls).items():
+        if name not in values:
+            if name in ("host", "pid", "origin"):
+                raise MessageError(f"{cls.__name__} without {name!r}")
             continue
-        value = values[item.name]
-        hint = hints[item.name]
-        if get_origin(hint) is not None and get_origin(hint).__name__ == "Mapping":
-            accepted = isinstance(value, dict) and all(type(k) is int and type(v) is int for k, v in value.items())
-        else:
-            accepted = type(value) in (get_args(hint) or (hint,))
-        if not accepted:
-            raise MessageError(f"{cls.__name__}.{item.name} has the wrong type: {value!r:.80}")
-        found[item.name] = value
+        value = values[name]
+        if type(value) not in types or (type(value) is dict and not _counts(value)):
+            raise MessageError(f"{cls.__name__}.{name} has the wrong type: {value!r:.80}")
+        found[name] = value
     return found
+
+
+def _counts(values: Mapping[Any, Any]) -> bool:
+    return all(type(key) is int and type(value) is int for key, value in values.items())
+
+
+@cache
+def _types(cls: type) -> dict[str, tuple[type, ...]]:
+    """What the value of each field may be; found out once, because that takes longer than all else about a hello."""
+    hints = get_type_hints(cls)
+    types = {}
+    for item in fields(cls):
+        hint = hints[item.name]
+        types[item.name] = (dict,) if get_origin(hint) is Mapping else get_args(hint) or (hint,)
+    return types
 
 
 def find_origin(environ: Mapping[str, str], origin: Origin) -> Origin:

@@ -1,0 +1,47 @@
+"""Who speaks, as maps: what comes back, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tlogs_shared.errors import MessageError
+from tlogs_shared.origin import Origin, StreamInfo
+
+ORIGIN = Origin(host="n1", pid=7, boot_id="b", rank=3, world_size=8, helper="DataLoader1", key="job", outbox="/o")
+
+
+def test_a_stream_comes_back_from_its_map() -> None:
+    """What is stored of a stream is all that was known of it."""
+    info = StreamInfo(ORIGIN, attempt=2, head=10, lost=1, dropped={10: 4}, end="bye", offset_ns=-5, bound_ns=3)
+    assert StreamInfo.from_map(info.as_map()) == info
+
+
+def test_keys_of_a_newer_version_are_passed_over_and_missing_ones_have_their_default() -> None:
+    """Two versions that differ by a field can speak with each other."""
+    assert Origin.from_map({"host": "n1", "pid": 7, "colour": "red"}) == Origin("n1", 7)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"host": 1}, {"pid": True}, {"pid": None}, {"rank": "3"}, {"provisional": 1}, {"helper": b"x"}, {"key": None}],
+)
+def test_a_field_of_the_wrong_type_is_refused(wrong: dict[str, Any]) -> None:
+    """What a rank says of itself is checked field by field; a bool is no number."""
+    with pytest.raises(MessageError, match="wrong type"):
+        Origin.from_map({**ORIGIN.as_map(), **wrong})
+
+
+@pytest.mark.parametrize("dropped", [None, [], {"10": 4}, {10: 4.0}, {10: None}])
+def test_drops_that_are_no_counts_by_level_are_refused(dropped: object) -> None:
+    """Arithmetic is done with them."""
+    with pytest.raises(MessageError, match="wrong type"):
+        StreamInfo.from_map({**StreamInfo(ORIGIN).as_map(), "dropped": dropped})
+
+
+@pytest.mark.parametrize("values", [None, [], {}, {"host": "n1"}, {"pid": 7}])
+def test_what_does_not_say_host_and_process_is_no_origin(values: object) -> None:
+    """The least that a stream must say of itself."""
+    with pytest.raises(MessageError):
+        Origin.from_map(values)

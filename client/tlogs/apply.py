@@ -169,6 +169,7 @@ class Levels:
         changed = self._layer.lay(self._wanted(registry), base or {})
         self._seen = self._base.state()
         self._labels.clear()
+        self._base.answer(settled(registry, self._seen, self._settings()).on if self._leases else None)
         self._base.hush(registry)
         return changed
 

@@ -107,6 +107,11 @@ class Base:
             self._kept.last_call = items
         return base_targets(self.registry(), state)
 
+    def answer(self, artifacts_on: frozenset[str] | None) -> None:
+        """What torch hears when it asks its state which artifacts are on; None: what it holds itself."""
+        if isinstance(self._kept, Bridge):
+            self._kept.artifacts_on = artifacts_on
+
     def hush(self, registry: Registry) -> None:
         """Silence what torch writes to the standard error, where that was asked for."""
         if self._quiet and isinstance(self._kept, Bridge):

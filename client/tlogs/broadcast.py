@@ -13,10 +13,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from tlogs.job import DEFAULT_TTL_S, Result
+from tlogs.job import DEFAULT_TTL_S, Result, lease_of
 from tlogs.operator import ANSWER_S, Operator
 from tlogs.session import Session, current
-from tlogs_shared.errors import CollectorUnavailable, ConfigError, DirectiveError, TlogsError
+from tlogs_shared.errors import CollectorUnavailable, ConfigError, TlogsError
 from tlogs_shared.lease import Lease
 from tlogs_shared.rankset import RankSet
 
@@ -46,18 +46,13 @@ def broadcast(
         DirectiveError: a setting that is neither a level nor a bool.
         ConfigError: *ranks* is no rank set; with *wait*: nothing was changed, and why.
     """
-    wanted = {**settings, **(modules or {})}
-    for name, value in wanted.items():
-        if type(value) is not bool and (type(value) is not int or value < 0):
-            raise DirectiveError(f"{name}={value!r}: expected a level such as logging.DEBUG, or True or False")
-    scope = ranks if isinstance(ranks, RankSet) else RankSet.parse(ranks)
     session = current()
+    author = "job" if session is None or session.rank is None else f"rank{session.rank}"
+    lease = lease_of(settings, modules, ranks=ranks, hosts=hosts, ttl=ttl, replace=replace, force=force, author=author)
     number = next(_calls)
     if session is None or session.address is None:
         log.warning("tlogs: broadcast without a collector: call tlogs.init() first, with TLOGS_COLLECTOR set")
         return None
-    author = f"rank{session.rank}" if session.rank is not None else "job"
-    lease = Lease(0, wanted, scope, hosts, ttl_s=ttl, author=author, replace=replace, force=force)
     if wait > 0:
         return _ask(session, lease, number, wait)
     threading.Thread(target=_ask_quietly, args=(session, lease, number), name="tlogs-broadcast", daemon=True).start()

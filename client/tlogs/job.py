@@ -15,6 +15,7 @@ from tlogs.discovery import find_address, find_live
 from tlogs.operator import ANSWER_S, Operator, author
 from tlogs.reader import Following, Reading, end_of, make_filter
 from tlogs.source import RemoteSource, told
+from tlogs_shared.call import in_call_order
 from tlogs_shared.entry import record_of
 from tlogs_shared.errors import ConfigError, DirectiveError
 from tlogs_shared.lease import Lease
@@ -124,20 +125,8 @@ class Job:
             ConfigError: nothing was changed: no live rank in scope, or no rank knows the name.
             CollectorUnavailable: the collector does not answer.
         """
-        wanted = {**settings, **(modules or {})}
-        for name, value in wanted.items():
-            if type(value) is not bool and (type(value) is not int or value < 0):
-                raise DirectiveError(f"{name}={value!r}: expected a level such as logging.DEBUG, or True or False")
-        scope = ranks if isinstance(ranks, RankSet) else RankSet.parse(ranks)
-        lease = Lease(
-            revision=0,
-            settings=wanted,
-            ranks=scope,
-            hosts=hosts,
-            ttl_s=ttl,
-            author=author(),
-            replace=replace,
-            force=force,
+        lease = lease_of(
+            settings, modules, ranks=ranks, hosts=hosts, ttl=ttl, replace=replace, force=force, author=author()
         )
         return self.lay(lease, timeout)
 
@@ -196,6 +185,33 @@ class Job:
             news = watch(min(following.wait_s, left))
             for entries, _ in following.step(news):
                 yield from map(record_of, entries)
+
+
+def lease_of(
+    settings: Mapping[str, int | bool],
+    modules: Mapping[str, int | bool] | None,
+    *,
+    ranks: str | RankSet,
+    hosts: str | None,
+    ttl: float | None,
+    replace: bool,
+    force: bool,
+    author: str,
+) -> Lease:
+    """The lease that a call asks for, with its settings in the order in which torch's set_logs() applies them.
+
+    Raises:
+        DirectiveError: a setting that is neither a level nor a bool.
+        ConfigError: *ranks* is no rank set.
+    """
+    wanted = {**in_call_order(settings), **(modules or {})}
+    for name, value in wanted.items():
+        if type(value) is not bool and (type(value) is not int or value < 0):
+            raise DirectiveError(f"{name}={value!r}: expected a level such as logging.DEBUG, or True or False")
+    if not wanted and not replace:
+        raise DirectiveError("nothing to set: expected a setting such as c10d=logging.DEBUG or recompiles=True")
+    scope = ranks if isinstance(ranks, RankSet) else RankSet.parse(ranks)
+    return Lease(0, wanted, scope, hosts, ttl_s=ttl, author=author, replace=replace, force=force)
 
 
 def connect(

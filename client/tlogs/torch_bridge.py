@@ -1,10 +1,12 @@
 """torch's own logging state, read and written, and the seams that keep ours in agreement with it.
 
-Where torch is loaded its registry and its `log_state` are the truth. Three seams tell when they change:
+Where torch is loaded its registry and its `log_state` are the truth. Three seams tell when they change, and a fourth
+answers for the leases, which are never written into it:
 
 - a post-import hook on `torch._logging._internal`, for a torch that is imported after us;
 - `_init_logs`, which torch runs at import and in each set_logs(): every registered logger was reset;
-- `configure_artifact_log`, which torch runs when a module asks for an artifact's logger: a logger was born.
+- `configure_artifact_log`, which torch runs when a module asks for an artifact's logger: a logger was born;
+- `LogState.is_artifact_enabled`, by which torch decides whether to make some records at all (`recompiles` is one).
 
 What is private to torch is touched in this file only.
 """
@@ -15,7 +17,9 @@ import functools
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, Final
 
@@ -56,6 +60,10 @@ class Bridge:
     def __init__(self, module: ModuleType) -> None:
         self._module: Any = module
         self._originals: dict[str, Any] = {}
+        self._is_artifact_enabled: Any = None
+        self._inside = threading.local()
+        self.artifacts_on: frozenset[str] | None = None
+        """The artifacts that are on with the leases laid over torch's state; None where none are laid."""
 
     # -- seams
 
@@ -89,18 +97,45 @@ class Bridge:
             def init_logs(*args: Any, _original: Any = original, **kwargs: Any) -> Any:
                 before_init()
                 try:
-                    return _original(*args, **kwargs)
+                    with self._own_answers():
+                        return _original(*args, **kwargs)
                 finally:
                     after_init()
 
             @functools.wraps(original)
             def configure_artifact_log(log: logging.Logger, _original: Any = original) -> Any:
-                result = _original(log)
+                with self._own_answers():
+                    result = _original(log)
                 after_artifact(log)
                 return result
 
             self._originals[name] = original
             self._replace(name, original, init_logs if name == "_init_logs" else configure_artifact_log)
+        self._hook_answers()
+
+    def _hook_answers(self) -> None:
+        original = getattr(self._module.LogState, "is_artifact_enabled", None)
+        if original is None or self._is_artifact_enabled is not None:
+            return
+
+        @functools.wraps(original)
+        def is_artifact_enabled(state: Any, name: str) -> bool:
+            on = self.artifacts_on
+            if on is None or state is not self._module.log_state or getattr(self._inside, "torch", False):
+                return bool(original(state, name))
+            return name in on
+
+        self._is_artifact_enabled = original
+        self._module.LogState.is_artifact_enabled = is_artifact_enabled
+
+    @contextmanager
+    def _own_answers(self) -> Iterator[None]:
+        """While torch configures its loggers it sees its own state: leases are laid over what comes of that."""
+        self._inside.torch = True
+        try:
+            yield
+        finally:
+            self._inside.torch = False
 
     def unhook(self) -> None:
         """Take the seams out, unless somebody has wrapped them again."""
@@ -109,6 +144,9 @@ class Bridge:
             if getattr(ours, "__wrapped__", None) is original:
                 self._replace(name, ours, original)
         self._originals.clear()
+        if self._is_artifact_enabled is not None:
+            self._module.LogState.is_artifact_enabled = self._is_artifact_enabled
+            self._is_artifact_enabled = None
 
     def _replace(self, name: str, old: object, new: object) -> None:
         setattr(self._module, name, new)

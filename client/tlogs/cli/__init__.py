@@ -23,6 +23,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "reset": ("tlogs.cli.control:reset", "end changes of levels"),
     "levels": ("tlogs.cli.control:levels", "which levels are in force on which ranks"),
     "ranks": ("tlogs.cli.ranks:ranks", "a row for each rank: where, alive, stored, dropped"),
+    "explain": ("tlogs.cli.explain:explain", "what a TORCH_LOGS setting would do"),
+    "help-logs": ("tlogs.cli.explain:help_logs", "the names that TORCH_LOGS and set-logs know"),
     "tail": ("tlogs.cli.read:tail", "the last records of a run, then what comes"),
     "cat": ("tlogs.cli.read:cat", "all records of a run, live or stored"),
     "runs": ("tlogs.cli.runs:runs", "what is stored, live runs first"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import re
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ import click
 
 from tlogs.cli.aftermath import aftermath, hints
 from tlogs.cli.options import DURATION, collector_options, json_option
+from tlogs.cli.spec import SpecCommand
 from tlogs.cli.table import duration, table
 from tlogs.job import DEFAULT_TTL_S, Job, Result, connect, level_name
 from tlogs.operator import ANSWER_S, author
@@ -46,18 +46,6 @@ def fold(by_rank: Mapping[int, str]) -> Iterable[tuple[RankSet, str]]:
     for rank, text in by_rank.items():
         groups.setdefault(text, set()).add(rank)
     return [(RankSet.of(ranks), text) for text, ranks in sorted(groups.items(), key=lambda item: len(item[1]))]
-
-
-class SpecCommand(click.Command):
-    """A command whose arguments may begin with a minus sign, as TORCH_LOGS clauses do: `-dynamo` is no option."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse, with such arguments behind a mark."""
-        return super().parse_args(ctx, [f"{_MARK}{arg}" if _SIGNED.match(arg) else arg for arg in args])
-
-
-_MARK: Final = "\0"
-_SIGNED: Final = re.compile(r"-[A-Za-z_.]{2,}")
 
 
 @click.command("set-logs", cls=SpecCommand, short_help="change levels on the running job")
@@ -101,7 +89,6 @@ def set_logs(
     tlogs set-logs c10d=DEBUG recompiles=on
     tlogs set-logs +dynamo --ranks 0-3 --for 2m
     """
-    specs = tuple(spec.removeprefix(_MARK) for spec in specs)
     if forever and ttl is not None:
         raise ConfigError("--for and --forever: give one of them")
     settings = parse_specs(specs, recorded())

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 
 import pytest
 
@@ -46,8 +45,6 @@ print(json.dumps([taken, shown, sorted({str(trace) for trace in traced})]))
 @pytest.mark.torch
 @pytest.mark.timeout(120)
 def test_what_may_be_taken_is_what_torch_shows() -> None:
-    if find_spec("torch") is None:
-        pytest.skip("torch is not installed")
     ran = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", SCRIPT],
         capture_output=True,
@@ -62,3 +59,60 @@ def test_what_may_be_taken_is_what_torch_shows() -> None:
     assert {"graph_breaks", "recompiles", "guards"} <= names
     assert "bytecode" not in names
     assert "0/0" in traced
+
+
+LEASED = """
+import json, logging, os
+import torch
+from tlogs.apply import LEVELS
+from tlogs_shared.lease import Lease
+
+LEVELS.start(os.environ)
+said = []
+
+class Say(logging.Handler):
+    def emit(self, record):
+        said.append(record.getMessage())
+
+logging.getLogger("torch._dynamo").addHandler(Say())
+double = torch.compile(lambda x: x * 2, backend="eager", dynamic=False)
+
+def recompiled(rows):
+    said.clear()
+    double(torch.ones(rows))
+    return sum("Recompiling" in text for text in said)
+
+recompiled(1)
+found = [recompiled(2)]
+LEVELS.overlay([Lease(1, {"recompiles": True})])
+found.append(recompiled(3))
+torch._logging.set_logs(graph_breaks=True)
+found.append(recompiled(4))
+LEVELS.overlay([])
+found.append(recompiled(5))
+torch._logging.set_logs(recompiles=True)
+found.append(recompiled(6))
+LEVELS.overlay([Lease(2, {"recompiles": False})])
+found.append(recompiled(7))
+LEVELS.overlay([])
+found.append(recompiled(8))
+state = torch._logging._internal.log_state
+print(json.dumps([found, sorted(state.artifact_names)]))
+"""
+
+
+@pytest.mark.torch
+@pytest.mark.timeout(120)
+def test_a_lease_turns_recompiles_on_and_off_though_torch_asks_its_own_state() -> None:
+    """torch makes these records only where `log_state` says so, and leases are never written into it."""
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", LEASED],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+        env={name: value for name, value in os.environ.items() if name != "TORCH_LOGS"},
+    )
+    found, state = json.loads(ran.stdout.splitlines()[-1])
+    assert found == [0, 1, 1, 0, 1, 0, 1]
+    assert state == ["recompiles"]

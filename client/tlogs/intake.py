@@ -21,6 +21,8 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Final, NamedTuple
 
+from tlogs_shared.registry import component_of
+
 __all__ = ["Append", "Intake", "formatted"]
 
 Append = Callable[..., bool]
@@ -50,10 +52,16 @@ FORMATTED: Final = STANDARD | {"message", "asctime", "taskName", "rankprefix", "
 _formatter: Final = logging.Formatter()
 
 
+Label = Callable[[str], "tuple[str | None, str | None]"]
+"""Gives a logger's component and artifact."""
+
+
 class _Source(NamedTuple):
     """What is to be known of a logger by its name."""
 
     artifact: str | None
+    own: dict[str, str]
+    """Component and artifact where the program registered them itself, and no reader can know them by the name."""
     traced: bool
     """Whether torch may have a trace id for its records."""
     logger: logging.Logger | None
@@ -64,13 +72,17 @@ class Intake:
     """Takes the records of this process, and hands each to `append`.
 
     `append` may be replaced at any time (a forked child gets an outbox of its own). `trace_id` gives the trace id of
-    what torch is compiling in this thread; it is asked for torch's own records only. `refused` counts records that
-    could not be taken because of an error in here.
+    what torch is compiling in this thread; it is asked for torch's own records only. `label` gives the component and
+    the artifact of a logger by this process's registry; it is asked at a logger's first record. `refused` counts
+    records that could not be taken because of an error in here.
     """
 
-    def __init__(self, append: Append, trace_id: Callable[[], str | None] | None = None) -> None:
+    def __init__(
+        self, append: Append, trace_id: Callable[[], str | None] | None = None, label: Label = component_of
+    ) -> None:
         self.append = append
         self.trace_id = trace_id
+        self._label = label
         self.refused = 0
         self._sources: dict[str, _Source | None] = {}
         self._plain: set[str] = set()
@@ -140,11 +152,17 @@ class Intake:
             logger = logging.Logger.manager.loggerDict.get(name)
             artifact = getattr(logger, "artifact_name", None)
             known = logger if artifact is not None and isinstance(logger, logging.Logger) else None
-            source = _Source(artifact, name.startswith("torch."), known)
+            source = _Source(artifact, self._own_label(name), name.startswith("torch."), known)
         self._sources[name] = source
         if source is not None and source.artifact is None and not source.traced:
             self._plain.add(name)
         return source
+
+    def _own_label(self, name: str) -> dict[str, str]:
+        found = self._label(name)
+        if found == component_of(name):
+            return {}
+        return {key: value for key, value in zip(("component", "artifact"), found, strict=True) if value is not None}
 
     def short_path(self, path: str) -> str:
         """A path relative to the first entry of sys.path that holds it, as torch shows it."""
@@ -190,7 +208,7 @@ class Intake:
                 del self._depths[thread]
 
     def _extra(self, record: logging.LogRecord, source: _Source) -> dict[str, Any]:
-        extra: dict[str, Any] = {}
+        extra: dict[str, Any] = dict(source.own)
         if source.artifact is not None:
             extra["artifact"] = source.artifact
         if source.traced and self.trace_id is not None and (trace_id := self.trace_id()):

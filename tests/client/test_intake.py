@@ -353,3 +353,18 @@ def test_append_may_be_replaced(log: logging.Logger) -> None:
     log.info("y")
     intake.uninstall()
     assert (len(first), len(second)) == (1, 1)
+
+
+def test_a_record_of_names_that_the_program_registered_says_so() -> None:
+    """A reader knows torch's names by the logger; those of the program have to travel."""
+    found: list[Taken] = []
+    labels = {"mine.core": ("core", None), "torch._dynamo": ("dynamo", None)}
+    made = Intake(into(found), label=lambda name: labels.get(name, (None, None)))
+    made.install()
+    try:
+        for name in ("mine.core", "torch._dynamo", "other"):
+            for _ in range(2):
+                lonely(name).warning("x")
+    finally:
+        made.uninstall()
+    assert [record.extra for record in found] == [{"component": "core"}] * 2 + [None] * 4

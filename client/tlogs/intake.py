@@ -154,7 +154,7 @@ class Intake:
             known = logger if artifact is not None and isinstance(logger, logging.Logger) else None
             source = _Source(artifact, self._own_label(name), name.startswith("torch."), known)
         self._sources[name] = source
-        if source is not None and source.artifact is None and not source.traced:
+        if source is not None and not (source.artifact or source.own or source.traced):
             self._plain.add(name)
         return source
 

@@ -17,10 +17,11 @@ from tlogs.reader import Following, Reading, end_of, make_filter
 from tlogs.source import RemoteSource, told
 from tlogs_shared.call import in_call_order
 from tlogs_shared.entry import record_of
-from tlogs_shared.errors import ConfigError, DirectiveError
+from tlogs_shared.errors import ConfigError, DirectiveError, MessageError
 from tlogs_shared.lease import Lease
 from tlogs_shared.rankset import RankSet
 from tlogs_shared.record import Record
+from tlogs_shared.wire import unpack_plain
 
 __all__ = ["DEFAULT_TTL_S", "Job", "Result", "connect"]
 
@@ -79,6 +80,14 @@ class Result:
             "silent": str(self.silent),
             "took_ms": self.took_ms,
         }
+
+
+def _report(packed: bytes) -> dict[str, Any]:
+    """What a rank says of its levels; nothing where it has not said it yet, or says what cannot be read."""
+    try:
+        return unpack_plain(packed) if packed else {}
+    except MessageError:
+        return {}
 
 
 def _rank_set(text: str) -> RankSet:
@@ -145,8 +154,15 @@ class Job:
 
     def levels(self) -> dict[str, Any]:
         """Leases in force and each rank's levels, as `tlogs levels --json` prints them."""
-        found: dict[str, Any] = self._operator.ask("levels", self._run)
-        return found
+        found = self._operator.ask("levels", self._run)
+        # The same report from many ranks came once.
+        groups = [(_rank_set(ranks), _report(packed)) for ranks, packed in found["groups"]]
+        ranks = {rank: report for group, report in groups for rank in group}
+        return {
+            "run": found["run"],
+            "leases": found["leases"],
+            "ranks": {str(rank): ranks[rank] for rank in sorted(ranks)},
+        }
 
     def ranks(self) -> list[dict[str, Any]]:
         """A row a rank, as `tlogs ranks --json` prints it."""

@@ -42,6 +42,7 @@ from tlogs_shared.messages import (
 )
 from tlogs_shared.origin import Origin
 from tlogs_shared.secret import NONCE_BYTES, is_proof, prove
+from tlogs_shared.wire import pack_plain
 
 __all__ = ["Action", "Complain", "Free", "GoBack", "Held", "Lay", "Link", "Send", "State"]
 
@@ -55,8 +56,11 @@ SILENCE_PERIODS = 5
 """So many heartbeats without any answer, and the collector counts as out of reach."""
 
 MIN_SILENCE_S = 3.0
-NONCES_KEPT = 8
-"""An answer may be to the last hello but one."""
+NONCES_KEPT = 32
+"""A collector to which thousands say hello at once may answer the first of ours after we have said some more."""
+
+MIN_PERIOD_S = 0.05
+"""Whatever a collector asks for, a rank does not heartbeat faster."""
 
 STALL_S = 10.0
 """No acknowledgement for so long while something is in flight: ask where the collector stands."""
@@ -162,6 +166,8 @@ class Link:
         self._secret = secret
         self._random = nonce
         self._nonces: deque[bytes] = deque(maxlen=NONCES_KEPT)
+        self._labelled: set[bytes] = set()
+        self._is_labelled = True
         self._recovering = recovering
         self._clock = ClockEstimate()
         self._hello_due_s = 0.0
@@ -171,7 +177,6 @@ class Link:
         self._window = 0
         self._in_flight: deque[tuple[int, int]] = deque()
         self._in_flight_bytes = 0
-        self._answers: dict[int, Sequence[str]] = {}
 
     # What the forwarder asks.
 
@@ -187,9 +192,12 @@ class Link:
 
     def due_s(self) -> float:
         """When `tick` next has something to do, in seconds of the monotonic clock."""
-        due = self._beat_due_s if self.state is State.LIVE else self._hello_due_s
-        end = self.tenure.next_end_s
-        return due if end is None else min(due, end)
+        due = [self._beat_due_s if self.state is State.LIVE else self._hello_due_s]
+        if not self._is_labelled:
+            due.append(self._hello_due_s)
+        if (end := self.tenure.next_end_s) is not None:
+            due.append(end)
+        return min(due)
 
     # What the forwarder tells.
 
@@ -206,14 +214,18 @@ class Link:
             self._hello_due_s = now.s + 0.1
 
     def relabel(self, origin: Origin, now: Moment) -> list[Action]:
-        """A label was learnt late."""
+        """A label was learnt late: say hello with it until a welcome answers that."""
         self.origin = replace(origin, run=self.origin.run)
+        self._labelled.clear()
+        self._is_labelled = False
         return [self._hello(now)] if self.state is State.LIVE else []
 
     def laid(self, revision: int, answers: Mapping[int, Sequence[str]], report: Mapping[str, Any]) -> list[Action]:
         """What became of a `Lay`."""
-        self._answers = dict(answers)
-        return [Send(Applied(revision, self._answers, report))] if self.state is State.LIVE else []
+        if self.state is not State.LIVE:
+            return []  # the collector asks again when we are back
+        found = {lease: (kind, reason) for lease, (kind, reason) in answers.items()}
+        return [Send(Applied(revision, found, pack_plain(report)))]
 
     def bye(self) -> list[Action]:
         """This stream ends; what was logged last has been sent."""
@@ -231,10 +243,9 @@ class Link:
             stalled = bool(self._in_flight) and now.s - self._progress_s > STALL_S
             if now.s - self._heard_s > silence or stalled:
                 self._wait(now)
-        if self.state is State.LIVE:
-            if now.s >= self._beat_due_s:
-                actions.append(self._heartbeat(now))
-        elif now.s >= self._hello_due_s:
+        if self.state is State.LIVE and now.s >= self._beat_due_s:
+            actions.append(self._heartbeat(now))
+        if now.s >= self._hello_due_s and (self.state is not State.LIVE or not self._is_labelled):
             actions.append(self._hello(now))
         return actions
 
@@ -265,10 +276,7 @@ class Link:
                 self._wait(now)
                 return [self._hello(now)]
             case Refused():
-                self._forget_in_flight()
-                self.state = State.REFUSED
-                self._hello_due_s = now.s + REFUSED_EVERY_S
-                return [Complain(message.code, message.text)]
+                return self._refuse(message.code, message.text, now)
             case _:
                 pass
         return []
@@ -287,6 +295,8 @@ class Link:
     def _hello(self, now: Moment) -> Send:
         self._hello_due_s = now.s + HELLO_EVERY_S
         self._nonces.append(self._random(NONCE_BYTES))
+        if not self._is_labelled:
+            self._labelled.add(self._nonces[-1])
         return Send(
             Hello(
                 self.stream,
@@ -305,30 +315,38 @@ class Link:
             text = "the collector has another secret than this process; compare their secret files"
         else:
             return [Send(Proof(prove(self._secret, "peer", message.nonce)))]
+        return self._refuse("access", text, now)
+
+    def _refuse(self, code: str, text: str, now: Moment) -> list[Action]:
+        self._forget_in_flight()
         self.state = State.REFUSED
         self._hello_due_s = now.s + REFUSED_EVERY_S
-        return [Complain("access", text)]
+        return [Complain(code, text)]
 
     def _welcomed(self, message: Welcome, now: Moment) -> list[Action]:
+        if message.nonce not in self._nonces:
+            return []  # an answer from long ago
+        if self._secret is not None and not is_proof(self._secret, "collector", message.nonce, message.proof):
+            text = "the collector has not proved that it has this process's secret; was it started with --insecure?"
+            return self._refuse("access", text, now)
         again = self.state is State.LIVE
         self.state = State.LIVE
         self.run = message.run
         self.attempt = message.attempt
         # After a restart of the collector the run that it told us is the one to go on in.
         self.origin = replace(self.origin, run=message.run)
+        self._is_labelled |= message.nonce in self._labelled
         self._window = message.window
         self._pace(message.period_s, message.age_s, now)
-        if not again:
-            self._beat_due_s = now.s
-        self._progress_s = now.s
+        if again:
+            return []  # to a newer label, or to a hello said twice: what is in flight stays in flight
+        self._beat_due_s = self._progress_s = now.s
         self._forget_in_flight()
-        actions = self._freed(message.stored, now)
-        actions.append(GoBack(max(message.watermark, self._outbox.acknowledged)))
-        return actions
+        return [*self._freed(message.stored, now), GoBack(max(message.watermark, self._outbox.acknowledged))]
 
     def _pace(self, period_s: float, age_s: float, now: Moment) -> None:
-        self.period_s, self.age_s = period_s, age_s
-        self._beat_due_s = min(self._beat_due_s, now.s + period_s)
+        self.period_s, self.age_s = max(period_s, MIN_PERIOD_S), max(age_s, 0.0)
+        self._beat_due_s = min(self._beat_due_s, now.s + self.period_s)
 
     def _freed(self, stored: int, now: Moment) -> list[Action]:
         while self._in_flight and self._in_flight[0][0] <= stored:

@@ -117,7 +117,7 @@ class Operator:
 
     def reset(self, revisions: Sequence[int], *, run: str | None, timeout: float) -> dict[str, Any]:
         """End these leases, or all of them, and wait for the answers; raises as `change`."""
-        return self._change(run, timeout, ends=list(revisions))
+        return self._change(run, timeout, ends=list(revisions), author=author())
 
     def _change(self, run: str | None, timeout: float, **what: Any) -> dict[str, Any]:
         number = self._next_number()

@@ -3,34 +3,29 @@
 Theory of operation
 -------------------
 Events come in (`handle`, `opened`, `stored`, `tick`, …), actions go out; the server carries them out and reports
-what came of them as further events. A connection is a routing id of the socket: it is nobody until it has said
-hello, and hello again after each reconnect, because each reconnect is a new routing id. A stream is a peer of a run,
-for as long as the run is kept; it outlives its connections.
+what came of them as further events. `Admission` decides who may speak, `Arrivals` which run a stream belongs to;
+operators are served at the `Desk`. A stream is a peer of a run for as long as the run is kept; it
+outlives its connections.
 
-A batch is acknowledged when the store says that it is safe, not when it is taken.
+A batch is acknowledged when the store says that it is safe, not when it is taken. What a message costs does not grow
+with the number of ranks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from tlogs_collector.actions import (
-    Action,
-    Append,
-    OpenRun,
-    PutStream,
-    Recover,
-    Say,
-    Send,
-)
+from tlogs_collector.actions import Action, Append, PutStream, Recover, Say, Send
+from tlogs_collector.admission import Admission
+from tlogs_collector.arrivals import Arrivals, Stored
 from tlogs_collector.desk import Desk
 from tlogs_collector.peer import Peer, Verdict
 from tlogs_collector.run import Run
+from tlogs_collector.runs import Known, Runs
 from tlogs_shared.batch import Header
 from tlogs_shared.clock import Moment
-from tlogs_shared.errors import MessageError
 from tlogs_shared.messages import (
     Ack,
     Applied,
@@ -38,7 +33,6 @@ from tlogs_shared.messages import (
     Batch,
     Beat,
     Bye,
-    Challenge,
     Change,
     Fetch,
     Follow,
@@ -46,15 +40,12 @@ from tlogs_shared.messages import (
     Hello,
     Message,
     Proof,
-    Refused,
     Rewind,
     Stranger,
-    Welcome,
 )
-from tlogs_shared.origin import Origin, StreamInfo
-from tlogs_shared.secret import NONCE_BYTES, is_proof, prove
+from tlogs_shared.origin import Origin
 
-__all__ = ["Hub", "Known", "Stored"]
+__all__ = ["Hub", "Known"]
 
 MAX_WINDOW: Final = 4 * 1024 * 1024
 WINDOW_BUDGET: Final = 256 * 1024 * 1024
@@ -72,44 +63,11 @@ FOLLOWED_PERIOD_S: Final = 0.1
 FOLLOWED_PEERS: Final = 64
 """Up to so many ranks heartbeats come faster while someone follows, so that merged output lags less."""
 
-MAX_FAULTS: Final = 3
-"""A connection that broke the protocol so often is not listened to any more."""
+WATCHES_PER_PERIOD: Final = 8
+"""Who is missing is looked for so often between two heartbeats; it takes a look at every stream."""
 
-
-class Stored(Protocol):
-    """What the store knows of a stream of a run that is continued."""
-
-    @property
-    def info(self) -> StreamInfo:
-        """The last stream frame."""
-
-    @property
-    def watermark(self) -> int:
-        """The number after the last stored record."""
-
-    @property
-    def records(self) -> int:
-        """How many records are stored."""
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """A run in the directory that nobody owns and that was not closed: it is continued when its ranks come back."""
-
-    name: str
-    key: str
-    created_ns: int
-
-
-@dataclass(slots=True)
-class Connection:
-    """One routing id: nobody yet, a stream's sender, or an operator."""
-
-    challenge: bytes = b""
-    admitted: bool = False
-    waiting: Hello | Ask | None = None
-    peer: Peer | None = None
-    faults: int = 0
+SWEEP_S: Final = 5.0
+"""Connections that nobody uses are looked for so often."""
 
 
 @dataclass(slots=True)
@@ -127,234 +85,101 @@ class Hub:
     boot_id: str = ""
     only_run: str | None = None
     known: list[Known] = field(default_factory=list)
-    runs: dict[str, Run] = field(default_factory=dict)
-    connections: dict[bytes, Connection] = field(default_factory=dict)
     closing: bool = False
-    rejected: int = 0
+    admission: Admission = field(init=False)
     desk: Desk = field(init=False)
-    _waiting: dict[str, list[tuple[bytes, Hello]]] = field(default_factory=dict)
+    arrivals: Arrivals = field(init=False)
+    _swept_s: float = 0.0
+    _now_s: float = 0.0
 
     def __post_init__(self) -> None:
+        self.admission = Admission(self.secret, self.token)
         self.desk = Desk(self)
+        self.arrivals = Arrivals(self, Runs(self.new_name, self.is_alive, self.only_run, list(self.known)))
+
+    @property
+    def runs(self) -> dict[str, Run]:
+        """The runs that were opened here, by name."""
+        return self.arrivals.runs.by_name
 
     # Messages.
 
     def handle(self, connection: bytes, message: Message, now: Moment) -> list[Action]:
         """What a message asks for."""
-        known = self.connections.get(connection)
+        self._now_s = now.s
+        known = self.admission.connections.get(connection)
         if known is None:
-            if isinstance(message, Hello | Ask):
-                known = self.connections[connection] = Connection()
-            else:
+            if not isinstance(message, Hello | Ask):
                 return [Send(connection, Stranger())]
-        if known.faults >= MAX_FAULTS:
+            known = self.admission.meet(connection, now.s)
+        if known.is_deaf:
             return []
-        if known.peer is not None:
-            known.peer.heard_s = now.s
+        known.heard_s = now.s
+        if (peer := known.peer) is not None:
+            peer.heard_s = now.s
+            match message:
+                case Batch():
+                    return self._batch(connection, peer, message, now)
+                case Heartbeat():
+                    return self._heartbeat(connection, peer, message, now)
+                case Applied():
+                    peer.applied(message)
+                    return self.desk.changes.answered(peer, now)
+                case Bye():
+                    return self._bye(connection, peer, message, now)
+                case _:
+                    pass
         match message:
-            case Batch() if known.peer is not None:
-                return self._batch(connection, known.peer, message, now)
-            case Heartbeat() if known.peer is not None:
-                return self._heartbeat(connection, known.peer, message, now)
-            case Hello() | Ask() if not known.admitted:
-                return self._first(connection, known, message, now)
             case Proof():
-                return self._proved(connection, known, message, now)
-            case Hello():
-                return self._hello(connection, message, now)
-            case Applied() if known.peer is not None:
-                known.peer.revision = message.revision
-                known.peer.answers, known.peer.report = message.answers, message.report
-                return self.desk.answered(self.runs[known.peer.run], now)
-            case Bye() if known.peer is not None:
-                return self._bye(connection, known.peer, message)
-            case Ask() | Change() | Follow() | Fetch() if known.admitted:
-                return self.desk.handle(connection, message, now)
+                actions, waiting = self.admission.prove(connection, known, message)
+                return actions if waiting is None else self._admitted(connection, waiting, now)
+            case Hello() | Ask() if not known.admitted:
+                challenge = self.admission.challenge(connection, known, message)
+                return challenge or self._admitted(connection, message, now)
+            case Hello() | Ask() | Change() | Follow() | Fetch() if known.admitted:
+                return self._admitted(connection, message, now)
             case _:
                 return [Send(connection, Stranger())]
 
+    def _admitted(self, connection: bytes, message: Hello | Ask | Change | Follow | Fetch, now: Moment) -> list[Action]:
+        if isinstance(message, Hello):
+            return self.arrivals.hello(connection, message, now)
+        return self.desk.handle(connection, message, now)
+
     def broken(self, connection: bytes, code: str, text: str) -> list[Action]:
         """This connection sent something that is no message: tell it, count it, and after some more be deaf to it."""
-        known = self.connections.setdefault(connection, Connection())
-        self.rejected += 1
-        known.faults += 1
-        if known.faults > MAX_FAULTS:
-            return []
-        return [Send(connection, Refused(code, text))]
+        return self.admission.broken(connection, code, text, self._now_s)
 
     def unreachable(self, connection: bytes) -> None:
         """The connection is gone; its stream says hello on another if it lives."""
-        known = self.connections.pop(connection, None)
-        if known is not None and known.peer is not None and known.peer.connection == connection:
-            known.peer.connection = None
+        known = self.admission.forget(connection)
+        if known is not None:
+            known.part()
         self.desk.forget(connection)
-
-    # Admission.
-
-    def _first(self, connection: bytes, known: Connection, message: Hello | Ask, now: Moment) -> list[Action]:
-        if self.secret is None:
-            return self._admit(connection, known, message, now)
-        known.waiting = message
-        known.challenge = known.challenge or self.token(NONCE_BYTES)  # one a connection: its hellos may cross
-        return [self._challenge(connection, known.challenge, message.nonce, self.secret)]
-
-    @staticmethod
-    def _challenge(connection: bytes, challenge: bytes, nonce: bytes, secret: bytes) -> Send:
-        return Send(connection, Challenge(challenge, prove(secret, "collector", nonce)))
-
-    def _proved(self, connection: bytes, known: Connection, message: Proof, now: Moment) -> list[Action]:
-        if known.waiting is None or self.secret is None:
-            return []
-        if not is_proof(self.secret, "peer", known.challenge, message.proof):
-            refused = self.broken(
-                connection, "access", "the secret is wrong; give the one that the collector was given"
-            )
-            if known.faults < MAX_FAULTS:
-                # It may have been the answer to another connection's challenge, which had to be sent again on this one.
-                return [self._challenge(connection, known.challenge, known.waiting.nonce, self.secret)]
-            return refused
-        waiting, known.waiting = known.waiting, None
-        return self._admit(connection, known, waiting, now)
-
-    def _admit(self, connection: bytes, known: Connection, message: Hello | Ask, now: Moment) -> list[Action]:
-        known.admitted = True
-        if isinstance(message, Hello):
-            return self._hello(connection, message, now)
-        return self.desk.handle(connection, message, now)
-
-    def _hello(self, connection: bytes, hello: Hello, now: Moment) -> list[Action]:
-        if self.closing and not hello.recovering and not self._peer_of(hello.stream):
-            return [Send(connection, Refused("closing", "the collector is about to end"))]
-        run = self._run_for(hello, now)
-        if run.is_open:
-            return self._join(connection, hello, run, now)
-        waiting = self._waiting.setdefault(run.name, [])
-        waiting[:] = [(other, said) for other, said in waiting if other != connection]
-        waiting.append((connection, hello))
-        if len(waiting) > 1:
-            return []
-        return [OpenRun(run.name, {"key": run.key, "created_ns": run.created_ns})]
-
-    def _peer_of(self, stream: bytes) -> Peer | None:
-        return next((run.peers[stream] for run in self.runs.values() if stream in run.peers), None)
-
-    def _run_for(self, hello: Hello, now: Moment) -> Run:
-        """The run that a stream belongs to, by the rules of the README's "Runs"."""
-        if (peer := self._peer_of(hello.stream)) is not None:
-            return self.runs[peer.run]
-        name = self.only_run or hello.origin.run
-        key = hello.origin.key
-        if name is None:
-            same_key = [run for run in self.runs.values() if run.key == key]
-            if same_key:
-                newest = max(same_key, key=lambda run: run.created_ns)
-                joins = not newest.is_over or newest.lacks(hello.origin)
-                if joins and not self._is_rival_alive(newest, hello):
-                    return newest
-            else:
-                left = [known for known in self.known if known.key == key]
-                if left:
-                    name = max(left, key=lambda known: known.created_ns).name
-        if name is None:
-            name = self.new_name()
-        if name not in self.runs:
-            created = next((known.created_ns for known in self.known if known.name == name), now.ns)
-            self.known = [known for known in self.known if known.name != name]
-            self.runs[name] = Run(name, key, created)
-        return self.runs[name]
-
-    def _is_rival_alive(self, run: Run, hello: Hello) -> bool:
-        rival = run.rival(hello.stream, hello.origin)
-        if rival is None or self.is_alive(rival.info.origin) is False:
-            return False
-        old, new = rival.info.origin.restart_count, hello.origin.restart_count
-        # torchrun starts a worker again only once the old one has ended, whether we have noticed yet or not.
-        return not (old is not None and new is not None and new > old)
 
     def opened(
         self, name: str, streams: Mapping[bytes, Stored], control: Sequence[Mapping[str, Any]], now: Moment
     ) -> list[Action]:
         """The store has opened a run, with the streams that it held already."""
-        run = self.runs[name]
-        run.is_open = True
-        for stream, stored in streams.items():
-            peer = Peer(stream, name, stored.info, stored.watermark, stored.watermark, stored.records)
-            peer.heard_s = now.s  # it gets the time of any peer to come back
-            run.peers[stream] = peer
-        try:
-            run.restore(control, now)
-        except MessageError as error:
-            return [Say(f"run {name}: the leases could not be read back: {error}"), *self._let_in(run, now)]
-        return self._let_in(run, now)
+        return self.arrivals.opened(name, streams, control, now)
 
     def unopened(self, name: str, why: str) -> list[Action]:
         """The store could not open the run: those who wait are told."""
-        waiting = self._waiting.pop(name, [])
-        del self.runs[name]
-        refusal = Refused("run", f"run {name}: {why}")
-        return [Say(f"run {name}: {why}"), *(Send(connection, refusal) for connection, _ in waiting)]
+        return self.arrivals.unopened(name, why)
 
-    def _let_in(self, run: Run, now: Moment) -> list[Action]:
-        actions: list[Action] = []
-        for connection, hello in self._waiting.pop(run.name, []):
-            if self._run_for(hello, now) is run:
-                actions += self._join(connection, hello, run, now)
-            else:
-                actions += self._hello(connection, hello, now)  # another job's run was found: a new one begins
-        return actions
-
-    def _join(self, connection: bytes, hello: Hello, run: Run, now: Moment) -> list[Action]:
-        peer = run.peers.get(hello.stream)
-        actions: list[Action] = []
-        if peer is None:
-            if (rival := run.rival(hello.stream, hello.origin)) is not None:
-                if self._is_rival_alive(run, hello):
-                    rival.duplicate = True
-                else:
-                    actions += self._gone(rival)
-            info = StreamInfo(hello.origin, attempt=run.attempt_of(hello.stream, hello.origin))
-            peer = run.peers[hello.stream] = Peer(hello.stream, run.name, info)
-            peer.duplicate = rival is not None and rival.is_open
-            changed = True
-        else:
-            changed = peer.info.origin != hello.origin and not hello.recovering
-            if changed:
-                peer.info = replace(peer.info, origin=hello.origin)
-        if peer.info.end and hello.recovering:
-            peer.recovering = True
-        elif peer.info.end:
-            peer.info = replace(peer.info, end="")
-            changed = True
-        changed |= peer.resume(hello.first)
-        peer.info = replace(peer.info, head=max(peer.info.head, hello.head))
-        if peer.connection not in (None, connection) and peer.connection in self.connections:
-            self.connections[peer.connection].peer = None
-        peer.connection, peer.heard_s, peer.recovering = connection, now.s, hello.recovering
-        known = self.connections[connection]
-        known.peer = peer
-        if changed:
-            actions.append(PutStream(run.name, peer.stream, peer.info))
-        self._pace(run)
-        welcome = Welcome(
-            run.name, peer.info.attempt, peer.watermark, peer.stored, self.window(), run.period_s, run.age_s
-        )
-        actions.append(Send(connection, welcome))
-        if not hello.recovering:
-            actions.append(Send(connection, run.settings(now)))
-        return actions
-
-    # Streams.
+    # Streams that speak.
 
     def _batch(self, connection: bytes, peer: Peer, message: Batch, now: Moment) -> list[Action]:
-        run = self.runs[peer.run]
-        if run.stalled:
-            return []
         header = message.header
         if header.stream != peer.stream:
             return self.broken(connection, "protocol", "a batch of another stream than the one that said hello")
+        if self.runs[peer.run].stalled:
+            return []
+        lost = peer.info.lost
         match peer.judge(header):
             case Verdict.TAKE:
-                return [Append(peer.run, header, message.payload)]
+                taken = Append(peer.run, header, message.payload)
+                return [taken] if peer.info.lost == lost else [PutStream(peer.run, peer.stream, peer.info), taken]
             case Verdict.HAVE:
                 return [Send(connection, Ack(peer.stored, self.window()))]
             case Verdict.REWIND:
@@ -369,18 +194,25 @@ class Hub:
         actions: list[Action] = [Send(connection, beat)]
         if changed:
             actions.append(PutStream(run.name, peer.stream, peer.info))
-        if message.revision != run.revision and not peer.recovering:
-            actions.append(Send(connection, run.settings(now)))
+        if not peer.recovering and not (message.revision == peer.answered == run.revision):
+            actions.append(Send(connection, run.settings(now)))  # it missed them, or its answer was lost
         return actions
 
-    def _bye(self, connection: bytes, peer: Peer, message: Bye) -> list[Action]:
+    def _bye(self, connection: bytes, peer: Peer, message: Bye, now: Moment) -> list[Action]:
         peer.info = replace(peer.info, head=max(peer.info.head, message.head), dropped=dict(message.dropped))
+        ack = Send(connection, Ack(peer.stored, self.window()))
         if message.head > peer.watermark:
             # It could not wait for the rest, which lies in its outbox: once the process is gone, that is brought in.
-            return [Send(connection, Ack(peer.stored, self.window()))]
-        peer.end("recovered" if peer.recovering else "bye")
-        self.connections[connection].peer = None
-        return [PutStream(peer.run, peer.stream, peer.info), Send(connection, Ack(peer.stored, self.window()))]
+            return [ack]
+        self.runs[peer.run].end(peer, "recovered" if peer.recovering else "bye")
+        self._leave(connection)
+        return [PutStream(peer.run, peer.stream, peer.info), ack, *self.desk.changes.answered(peer, now)]
+
+    def _leave(self, connection: bytes) -> None:
+        if (known := self.admission.connections.get(connection)) is not None:
+            known.part()
+
+    # The store.
 
     def stored(self, watermarks: Mapping[tuple[str, bytes], int]) -> list[Action]:
         """These streams are safe up to these numbers: acknowledge."""
@@ -417,48 +249,59 @@ class Hub:
         """After a failed sync the store has found out what it really has: go back to that."""
         for peer in self.runs[run].peers.values():
             stored = streams.get(peer.stream)
-            peer.watermark = peer.stored = stored.watermark if stored is not None else 0
-            peer.records = stored.records if stored is not None else 0
-            peer.rewound_to = None
+            peer.go_back(*((0, 0) if stored is None else (stored.watermark, stored.records)))
         return self.resume(run)
 
     # Time.
 
     def tick(self, now: Moment) -> list[Action]:
         """What the passing of time asks for; *now* must not be later than the last message that waits to be read."""
+        self._now_s = now.s
         actions: list[Action] = []
         for run in self.runs.values():
-            period = self._pace(run)
-            for peer in run.peers.values():
-                if not peer.is_open or now.s - peer.heard_s < period:
-                    continue
-                dead = self.is_alive(peer.info.origin) is False
-                if dead or (peer.is_lost(now.s, period) and peer.connection is None):
-                    actions += self._gone(peer)
-                elif peer.is_lost(now.s, period):
-                    peer.connection = None  # the next tick calls it gone unless it comes back
+            period = self.pace(run)
+            if run.live and now.s >= run.watch_due_s:
+                run.watch_due_s = now.s + period / WATCHES_PER_PERIOD
+                actions += self._watch(run, max(period, PERIOD_S), now)
+        if now.s - self._swept_s >= SWEEP_S:
+            self._swept_s = now.s
+            for connection in self.admission.stale(now.s, self.desk):
+                self.unreachable(connection)
         return actions + self.desk.tick(now)
 
-    def _gone(self, peer: Peer) -> list[Action]:
+    def _watch(self, run: Run, period_s: float, now: Moment) -> list[Action]:
+        """Look who is missing."""
+        actions: list[Action] = []
+        for peer in run.peers.values():
+            if not peer.is_open or now.s - peer.heard_s < period_s:
+                continue
+            if self.is_alive(peer.info.origin) is False or (peer.connection is None and peer.is_lost(now.s, period_s)):
+                actions += self.gone(run, peer, now)
+            elif peer.is_lost(now.s, period_s) and peer.connection is not None:
+                # It says hello if it can hear this; if nobody is connected there any more, sending fails and says so.
+                actions.append(Send(peer.connection, Stranger()))
+        return actions
+
+    def gone(self, run: Run, peer: Peer, now: Moment) -> list[Action]:
         """This process has ended without a word; where it was on this host, bring in what it left."""
-        peer.end("gone")
+        if peer.connection is not None:
+            self._leave(peer.connection)
+        run.end(peer, "gone")
         actions: list[Action] = [PutStream(peer.run, peer.stream, peer.info)]
         if peer.info.origin.outbox and self.is_alive(peer.info.origin) is False:
             actions.append(Recover([peer.info.origin.outbox]))
-        return actions
+        return [*actions, *self.desk.changes.answered(peer, now)]
 
-    def _pace(self, run: Run) -> float:
+    def pace(self, run: Run) -> float:
         """Set how old a record may become before it is sent, and the time between heartbeats; the latter."""
-        peers = sum(1 for peer in run.peers.values() if peer.is_open)
-        followed = self.desk.is_followed(run.name) and peers <= FOLLOWED_PEERS
-        period = FOLLOWED_PERIOD_S if followed else PERIOD_S
-        run.age_s = max(AGE_S, peers / BATCHES_PER_S)
-        run.period_s = max(period, peers / BEATS_PER_S)
+        followed = run.live <= FOLLOWED_PEERS and self.desk.is_followed(run.name)
+        run.age_s = max(AGE_S, run.live / BATCHES_PER_S)
+        run.period_s = max(FOLLOWED_PERIOD_S if followed else PERIOD_S, run.live / BEATS_PER_S)
         return run.period_s
 
     def window(self) -> int:
         """How many bytes one stream may have on the way."""
-        return max(MIN_WINDOW, min(MAX_WINDOW, WINDOW_BUDGET // max(1, len(self.connections))))
+        return max(MIN_WINDOW, min(MAX_WINDOW, WINDOW_BUDGET // max(1, len(self.admission.connections))))
 
     # The end.
 
@@ -469,7 +312,7 @@ class Hub:
     @property
     def is_idle(self) -> bool:
         """Whether nobody is here who may still speak."""
-        return not any(run.is_live for run in self.runs.values()) and not self._waiting
+        return not any(run.is_live for run in self.runs.values()) and self.arrivals.is_empty
 
     def closing_lines(self) -> list[str]:
         """One line a run, in the order in which they began."""

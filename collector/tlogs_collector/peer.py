@@ -6,13 +6,13 @@ whatever is sent twice, re-cut or recovered can never be stored twice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any, Final
+from typing import Final
 
 from tlogs_shared.batch import Header
-from tlogs_shared.messages import Heartbeat
+from tlogs_shared.messages import Answer, Applied, Heartbeat
 from tlogs_shared.origin import StreamInfo
 
 __all__ = ["Peer", "Verdict"]
@@ -48,6 +48,9 @@ class Peer:
     """What is known of one stream.
 
     `watermark` is the number below which everything was taken, `stored` the number below which everything is safe.
+    `gap` is how many numbers before the watermark will never come; they count as lost once a record behind them is
+    stored, since until then a restarted collector would find the same gap again. `revision` is the settings in force
+    on the rank, `answered` those that its `answers` and `report` are about.
     """
 
     stream: bytes
@@ -55,21 +58,20 @@ class Peer:
     info: StreamInfo
     watermark: int = 0
     stored: int = 0
+    gap: int = 0
     records: int = 0
-    recovered: int = 0
     connection: bytes | None = None
     recovering: bool = False
     heard_s: float = 0.0
     low_ts: int = 0
     last_record_ns: int | None = None
     revision: int = 0
-    answers: Mapping[int, Sequence[str]] = field(default_factory=dict)
-    report: Mapping[str, Any] = field(default_factory=dict)
+    answered: int = -1
+    answers: Mapping[int, Answer] = field(default_factory=dict)
+    report: bytes = b""
     offset_ns: int | None = None
     exchanges: int = 0
     rewound_to: int | None = None
-    duplicate: bool = False
-    """Another live process says that it is this rank."""
 
     @property
     def rank(self) -> int | None:
@@ -94,14 +96,15 @@ class Peer:
     @property
     def lost(self) -> int:
         """Numbers that were heard of and will not come, once the stream has ended."""
-        return self.info.lost + max(0, self.info.head - self.watermark)
+        return self.info.lost + self.gap + max(0, self.info.head - self.watermark)
 
     def judge(self, header: Header) -> Verdict:
         """What to do with this batch; a taken one moves the watermark."""
         if header.first == self.watermark and header.count > 0:
             self.watermark = header.end
             self.records += header.count
-            self.recovered += header.count if header.recovered else 0
+            if self.gap:
+                self.info, self.gap = replace(self.info, lost=self.info.lost + self.gap), 0
             self.low_ts = max(self.low_ts, header.low_ts)
             self.last_record_ns = header.last_ts
             self.rewound_to = None
@@ -122,14 +125,24 @@ class Peer:
             self.watermark = header.first
         self.rewound_to = self.watermark
 
-    def resume(self, first: int) -> bool:
-        """A sender that can supply numbers from *first* on says hello; whether some are lost for good."""
+    def resume(self, first: int) -> None:
+        """A sender that can supply numbers from *first* on says hello; those before are lost for good."""
         self.rewound_to = None
-        if first <= self.watermark:
-            return False
-        self.info = replace(self.info, lost=self.info.lost + first - self.watermark)
-        self.watermark = first
-        return True
+        if first > self.watermark:
+            self.gap += first - self.watermark
+            self.watermark = first
+
+    def go_back(self, watermark: int, records: int) -> None:
+        """The store turned out to have only so much."""
+        self.watermark = self.stored = watermark
+        self.records = records
+        self.gap = 0
+        self.rewound_to = None
+
+    def applied(self, message: Applied) -> None:
+        """Take in what became of the settings."""
+        self.revision = self.answered = message.revision
+        self.answers, self.report = message.answers, message.report
 
     def beat(self, message: Heartbeat, *, same_host: bool) -> bool:
         """Take in a heartbeat; whether what is known of the stream changed and should be stored."""
@@ -151,7 +164,8 @@ class Peer:
 
     def end(self, how: str) -> None:
         """The stream has ended: `bye`, `gone` or `recovered`."""
-        self.info = replace(self.info, end=how)
+        self.info = replace(self.info, end=how, lost=self.info.lost + self.gap)
+        self.gap = 0
         self.connection = None
         self.recovering = False
 

@@ -22,13 +22,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 from tlogs_shared.batch import Header
 from tlogs_shared.origin import Origin
 
 __all__ = [
+    "MAX_COUNT",
     "Ack",
+    "Answer",
     "Applied",
     "Ask",
     "Batch",
@@ -36,6 +38,7 @@ __all__ = [
     "Bye",
     "Challenge",
     "Change",
+    "Count",
     "Fetch",
     "Follow",
     "Heartbeat",
@@ -52,6 +55,15 @@ __all__ = [
     "Welcome",
 ]
 
+MAX_COUNT: Final = 2**48
+"""At a million records a second a stream reaches it after nine years; sums over all streams still fit 64 bits."""
+
+Count: TypeAlias = Annotated[int, range(MAX_COUNT)]
+"""How many, or the number of a record in its stream."""
+
+Answer: TypeAlias = tuple[str, str]
+"""What became of a lease on a rank, and why: `applied`, `ignored` or `failed`, and a reason."""
+
 
 @dataclass(frozen=True, slots=True)
 class Hello:
@@ -63,8 +75,8 @@ class Hello:
 
     stream: bytes
     origin: Origin
-    head: int
-    first: int
+    head: Count
+    first: Count
     nonce: bytes
     recovering: bool = False
 
@@ -93,11 +105,11 @@ class Heartbeat:
     collector's, None before there is one.
     """
 
-    head: int
+    head: Count
     low_ts: int
-    revision: int
+    revision: Count
     sent_ns: int
-    dropped: Mapping[int, int] = field(default_factory=dict)
+    dropped: Mapping[int, Count] = field(default_factory=dict)
     offset_ns: int | None = None
     bound_ns: int | None = None
 
@@ -107,20 +119,21 @@ class Applied:
     """Rank: this is what became of the settings of `revision`.
 
     `answers` has for each lease in my scope, by its revision, `[kind, reason]` with the kinds `applied`, `ignored`
-    and `failed`; `report` is the levels in force, as `tlogs levels` shows them.
+    and `failed`; `report` is the levels in force, as `tlogs levels` shows them: a map as bytes (`wire.pack_plain`),
+    which the collector keeps and hands on without looking inside.
     """
 
-    revision: int
-    answers: Mapping[int, Sequence[str]]
-    report: Mapping[str, Any]
+    revision: Count
+    answers: Mapping[int, Answer]
+    report: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Bye:
     """Rank: I end here; `head` and `dropped` are final."""
 
-    head: int
-    dropped: Mapping[int, int] = field(default_factory=dict)
+    head: Count
+    dropped: Mapping[int, Count] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,30 +150,33 @@ class Welcome:
 
     `stored` is the number below which everything is safe; `window` is how many bytes may be unacknowledged;
     `period_s` is the time between heartbeats, `age_s` how old a record may become before it is sent.
+    `nonce` is that of the hello that this answers, `proof` shows that the collector has the secret, as in `Challenge`.
     """
 
     run: str
-    attempt: int
-    watermark: int
-    stored: int
-    window: int
+    attempt: Count
+    watermark: Count
+    stored: Count
+    window: Count
     period_s: float
     age_s: float
+    nonce: bytes = b""
+    proof: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Ack:
     """Collector: everything below `stored` is safe."""
 
-    stored: int
-    window: int
+    stored: Count
+    window: Count
 
 
 @dataclass(frozen=True, slots=True)
 class Rewind:
     """Collector: that batch does not begin at `watermark`; send from there."""
 
-    watermark: int
+    watermark: Count
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +194,7 @@ class Beat:
 class Settings:
     """Collector: the desired state, whole. `leases` are maps as `Lease.as_map` makes them."""
 
-    revision: int
+    revision: Count
     leases: Sequence[Mapping[str, Any]]
 
 
@@ -212,6 +228,7 @@ class Change:
 
     The report comes when every rank in scope has answered, after `timeout_s` at the latest. Changes of a run with the
     same `once`, unless it is "", are one change: ranks that ask for the same lease at the same point of their program.
+    `author` is who ends leases; a new lease names its own.
     """
 
     number: int
@@ -220,6 +237,7 @@ class Change:
     lease: Mapping[str, Any] | None = None
     ends: Sequence[int] | None = None
     once: str = ""
+    author: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +261,7 @@ class News:
     """Collector: `run` is stored up to `offset` in `segment`; nothing older than `horizon_ns` is still to come.
 
     `live` is False once no rank of the run can still speak; `closing` is True when the daemon ends and this is the
-    last word.
+    last word. The run was stored up to `begin_offset` in `begin_segment` when this daemon began to write it.
     """
 
     run: str
@@ -252,6 +270,8 @@ class News:
     horizon_ns: int
     live: bool
     closing: bool
+    begin_segment: int = 0
+    begin_offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,9 +281,9 @@ class Fetch:
     number: int
     run: str
     what: str
-    segment: int
-    offset: int
-    size: int
+    segment: Count
+    offset: Count
+    size: Count
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,10 @@ RUN_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 """What a run may be called."""
 
 
+MAX_RANK: Final = 1_000_000
+"""No job has more ranks, and every set of ranks can name them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """What a process says of itself.
@@ -60,7 +64,10 @@ class Origin:
         Raises:
             MessageError: not a map, a key is missing or has the wrong type.
         """
-        return cls(**_checked(cls, values))
+        origin = cls(**_checked(cls, values))
+        if not 0 <= (origin.rank or 0) <= MAX_RANK:
+            raise MessageError(f"rank {origin.rank}: expected one from 0 to {MAX_RANK}")
+        return origin
 
     @property
     def label(self) -> str:

@@ -67,7 +67,8 @@ class Conversation(RuleBasedStateMachine):
         self.disk = Disk()
         self.connections = itertools.count()
         self.random = itertools.count(1)
-        origin = Origin(host="node1", pid=7, rank=0, world_size=1, key="job")
+        self.rank = 0
+        origin = Origin(host="node1", pid=7, rank=self.rank, key="job")
         self.link = Link(STREAM, origin, self.supply, secret=SECRET, nonce=self.token)
         self.laid: Sequence[Lease] = ()
         self.hub = self.new_hub([])
@@ -153,9 +154,10 @@ class Conversation(RuleBasedStateMachine):
             self.link_does(self.link.handle(wire.decode(frames), self.now))
 
     def operator(self, message: Message) -> None:
-        if b"operator" not in self.hub.connections:
+        connections = self.hub.admission.connections
+        if b"operator" not in connections:
             self.hub_does(self.hub.handle(b"operator", Ask(0, "hello", b"n"), self.now))
-            self.hub.connections[b"operator"].admitted = True
+            connections[b"operator"].admitted = True
         self.hub_does(self.hub.handle(b"operator", message, self.now))
 
     # What may happen.
@@ -235,6 +237,12 @@ class Conversation(RuleBasedStateMachine):
         self.operator(Change(1, None, 1.0, lease=lease.as_map()))
 
     @rule()
+    def learn_rank(self) -> None:
+        """The label is learnt late, or once more."""
+        self.rank += 1
+        self.link_does(self.link.relabel(replace(self.link.origin, rank=self.rank), self.now))
+
+    @rule()
     def reset(self) -> None:
         self.operator(Change(2, None, 1.0, ends=[]))
 
@@ -254,7 +262,12 @@ class Conversation(RuleBasedStateMachine):
         run = self.hub.runs.get("run")
         live = self.link.state is State.LIVE and not self.to_hub and not self.to_link
         done = self.supply.acknowledged == self.supply.head == len(self.disk.records)
-        return live and done and run is not None and self.link.revision == run.revision
+        if not live or not done or run is None:
+            return False
+        peer = run.peers[STREAM]
+        # A lease ends a little later where it was laid than where it was asked for: it took time to arrive.
+        same = {lease.revision for lease in self.laid} == {lease.revision for lease in run.leases} == set(peer.answers)
+        return same and self.link.revision == peer.answered == run.revision and peer.rank == self.rank
 
     def teardown(self) -> None:
         """Once faults stop everything logged is stored, and the rank runs the collector's settings."""
@@ -274,7 +287,12 @@ class Conversation(RuleBasedStateMachine):
         assert self.supply.acknowledged == self.supply.head
         assert self.link.state is State.LIVE
         run = self.hub.runs["run"]
-        assert self.link.revision == run.revision
+        peer = run.peers[STREAM]
+        assert self.link.revision == peer.answered == run.revision
+        assert peer.answers.keys() == {lease.revision for lease in run.leases}
+        assert peer.rank == self.rank
+        assert run.live == 1
+        assert run.newest() == run.ranks() == [peer]
         run.expire(self.now)
         assert [lease.revision for lease in self.laid] == [lease.revision for lease in run.leases]
 

@@ -28,7 +28,6 @@ class Channel:
 
         Raises:
             ConfigError, StoreError: the outbox cannot be made.
-            AccessDenied: the collector is on another machine and there is no secret.
         """
         stream = os.urandom(STREAM_ID_BYTES)
         path = outbox_directory(environ) / f"{origin.host}-{origin.pid}-{stream.hex()[:8]}{SUFFIX}"

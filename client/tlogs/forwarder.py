@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket as sockets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ import zmq
 import zstandard
 
 from tlogs.link import Complain, Free, GoBack, Held, Lay, Link, Send, State
-from tlogs.transport import dial
+from tlogs.transport import dial, why_unheard
 from tlogs_shared import wire
 from tlogs_shared.batch import Header, seal
 from tlogs_shared.clock import Moment
@@ -58,7 +57,8 @@ class Hooks:
     """What the forwarder calls in its owner, always on its own thread.
 
     `lay` puts leases onto the levels and returns the answers and the report; `every_second` lets the owner look
-    whether something was learnt late; `loud` says whether this process complains on behalf of its host.
+    whether something was learnt late, and is also called when the collector has named the run; `loud` says whether
+    this process complains on behalf of its host.
     """
 
     lay: Callable[[Lay], tuple[Mapping[int, Sequence[str]], Mapping[str, Any]]]
@@ -110,12 +110,13 @@ class Forwarder:
         self._changed = threading.Condition()
         self._urgent = False
         self._deadline_s: float | None = None
+        self._greeted_by_s = 0.0
         self._complained: set[str] = set()
         self._jobs: list[Callable[[Link, Moment], Sequence[Any]]] = []
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._socket = dial(self._context, endpoint, secret)
         self._poller = zmq.Poller()
-        self._thread = threading.Thread(target=self._run, name="tlogs-forwarder", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="tlogs-forwarder", daemon=True)
 
     def start(self) -> None:
         """Begin; an interpreter that is going down starts no threads, and what is in the outbox is recovered later."""
@@ -141,8 +142,12 @@ class Forwarder:
         self._jobs.append(job)
         self._wake()
 
-    def close(self, timeout: float = LINGER_S) -> bool:
-        """Send what is left, say bye and end; whether everything was acknowledged."""
+    def close(self, timeout: float = LINGER_S, *, greet_s: float = GREET_S) -> bool:
+        """Send what is left, say bye and end; whether everything was acknowledged.
+
+        It takes *timeout* seconds at most, and no longer than *greet_s* where no collector answers.
+        """
+        self._greeted_by_s = time.monotonic() + greet_s
         self._deadline_s = time.monotonic() + timeout
         self._wake()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
@@ -157,8 +162,9 @@ class Forwarder:
 
     # The thread.
 
-    def _run(self) -> None:
+    def _work(self) -> None:
         self._began_s = self._second_s = time.monotonic()
+        self._run: str | None = None
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._wake_out, zmq.POLLIN)
         pause_s = IDLE_S
@@ -185,11 +191,12 @@ class Forwarder:
             self._carry_out(self._jobs.pop(0)(self._link, now), now)
         self._carry_out(self._link.tick(now), now)
         moved = self._send_batches(now)
-        if now.s >= self._second_s:
-            self._second_s = now.s + 1.0
+        if now.s >= self._second_s or self._link.run != self._run:
+            self._second_s, self._run = now.s + 1.0, self._link.run
             self._hooks.every_second()
-            if self._link.state is State.WAITING and self._link.run is None and now.s - self._began_s > UNHEARD_S:
-                self._complain_unheard()
+            unheard = self._link.state is State.WAITING and self._run is None and now.s - self._began_s > UNHEARD_S
+            if unheard and self._deadline_s is None and "unheard" not in self._complained:
+                self._complain("unheard", f"{why_unheard(self._endpoint, self._secret)}; records wait in the outbox")
         return moved
 
     def _wait(self, pause_s: float) -> None:
@@ -291,7 +298,7 @@ class Forwarder:
         if self._link.state is State.LIVE:
             return self._outbox.acknowledged >= self._outbox.head
         # Nobody has answered yet: a short wait for a collector that is there, none for one that said no.
-        return self._link.state is State.REFUSED or now >= self._deadline_s - LINGER_S + GREET_S
+        return self._link.state is State.REFUSED or now >= self._greeted_by_s
 
     def _end(self) -> None:
         self._carry_out(self._link.bye(), moment())
@@ -310,24 +317,3 @@ class Forwarder:
             self._complained.add(code)
             if self._hooks.loud:
                 log.warning("tlogs: %s", text, exc_info=exc_info)
-
-    def _complain_unheard(self) -> None:
-        if "unheard" not in self._complained:
-            self._complain(
-                "unheard", f"no collector at {self._endpoint}: {_cause(self._endpoint)}; records wait in the outbox"
-            )
-
-
-def _cause(endpoint: Endpoint) -> str:
-    """Why nobody answers there, found out by an ordinary connection."""
-    try:
-        sockets.create_connection((endpoint.host, endpoint.port), timeout=1.0).close()
-    except ConnectionRefusedError:
-        return "nothing listens there"
-    except sockets.gaierror:
-        return "no host of that name"
-    except TimeoutError:
-        return "no answer; no route there, or a firewall"
-    except OSError as error:
-        return error.strerror or str(error)
-    return "something listens there but is no collector, or has another secret"

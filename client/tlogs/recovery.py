@@ -22,6 +22,8 @@ __all__ = ["Recovered", "candidates", "recover"]
 PATIENCE_S: Final = 10.0
 """A collector that takes nothing for so long: the outbox stays, for another try."""
 
+HELD: Final = "another process holds it"
+
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
@@ -45,7 +47,11 @@ def candidates(directory: Path) -> Iterator[Path]:
 
 
 def recover(paths: Iterable[Path], environ: Mapping[str, str], only: Address | None = None) -> Iterator[Recovered]:
-    """Bring in those of *paths* whose process is dead; with *only*, those that belong to that collector."""
+    """Bring in those of *paths* whose process is dead; with *only*, those that belong to that collector.
+
+    Of one that is alive, or that somebody else is bringing in, only that is said.
+    """
+    unheard: set[str] = set()
     for path in paths:
         try:
             dead = open_dead(path)
@@ -53,13 +59,15 @@ def recover(paths: Iterable[Path], environ: Mapping[str, str], only: Address | N
             yield Recovered(str(path), "", 0, error.strerror or str(error))
             continue
         if dead is None:
+            if path.exists():
+                yield Recovered(str(path), "", 0, HELD)
             continue
         deleted = False
         try:
             origin = Origin.from_map(dead.header.meta.get("origin"))
             address = _address(dead, origin, environ, only)
             if address is not None:
-                found = _bring_in(dead, origin, address)
+                found = _bring_in(dead, origin, address, unheard)
                 if not found.problem:
                     dead.delete()
                     deleted = True
@@ -85,13 +93,20 @@ def _address(dead: DeadOutbox, origin: Origin, environ: Mapping[str, str], only:
     return None
 
 
-def _bring_in(dead: DeadOutbox, origin: Origin, address: Address) -> Recovered:
+def _bring_in(dead: DeadOutbox, origin: Origin, address: Address, unheard: set[str]) -> Recovered:
+    """Send what is left of one outbox; *unheard* are the endpoints where nobody answered before."""
+    endpoint = str(address.endpoint)
+    if endpoint in unheard:
+        return Recovered(dead.path, origin.label, 0, f"no answer from {endpoint}; it stays")
     relic = Relic(dead)
     had = relic.acknowledged
     link = Link(dead.header.stream, origin, relic, secret=address.secret, nonce=os.urandom, recovering=True)
     hooks = Hooks(lay=lambda _: ({}, {}), every_second=lambda: None, loud=False)
     forwarder = Forwarder(link, relic, address.endpoint, address.secret, hooks, recovered=True)
     forwarder.start()
-    done = forwarder.close(PATIENCE_S)
-    problem = "" if done else f"{address.endpoint} did not take all of it; it stays"
+    done = forwarder.close(PATIENCE_S, greet_s=PATIENCE_S)
+    problem = "" if done else f"{endpoint} did not take all of it; it stays"
+    if link.run is None and not done:
+        unheard.add(endpoint)
+        problem = f"no answer from {endpoint}; it stays"
     return Recovered(dead.path, origin.label, relic.acknowledged - had, problem)

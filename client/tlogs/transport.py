@@ -1,18 +1,19 @@
-"""The socket to a collector: one DEALER, with the options that keep it honest."""
+"""The socket to a collector: one DEALER, with the options that keep it honest; and why nobody answers on it."""
 
 from __future__ import annotations
 
+import socket as sockets
 from typing import Final
 
 import zmq
 from zmq.utils import z85
 
 from tlogs_shared.endpoint import Endpoint
-from tlogs_shared.errors import AccessDenied
+from tlogs_shared.errors import AccessDenied, CollectorUnavailable
 from tlogs_shared.secret import curve_seed
 from tlogs_shared.wire import MAX_FRAME_BYTES
 
-__all__ = ["dial"]
+__all__ = ["dial", "why_unheard"]
 
 RECONNECT_MS: Final = 100
 MAX_RECONNECT_MS: Final = 5000
@@ -21,12 +22,14 @@ HEARTBEAT_MS: Final = 5000
 HEARTBEAT_TIMEOUT_MS: Final = 15000
 """ZeroMQ's own heartbeats are off by default, and a machine that vanished is then never noticed."""
 
+PROBE_S: Final = 1.0
+GREETING_BYTES: Final = 64
+
 
 def dial(context: zmq.Context[zmq.Socket[bytes]], endpoint: Endpoint, secret: bytes | None) -> zmq.Socket[bytes]:
     """A socket that connects to *endpoint*, now or when somebody listens there.
 
-    Raises:
-        AccessDenied: the endpoint is on another machine and there is no secret to encrypt with.
+    To another machine it is encrypted, unless there is no secret: the collector may be one that asks for none.
     """
     socket = context.socket(zmq.DEALER)
     try:
@@ -41,12 +44,7 @@ def dial(context: zmq.Context[zmq.Socket[bytes]], endpoint: Endpoint, secret: by
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
         if ":" in endpoint.host:
             socket.setsockopt(zmq.IPV6, 1)
-        if not endpoint.is_loopback:
-            if secret is None:
-                raise AccessDenied(
-                    f"{endpoint} is on another machine and there is no secret to encrypt with; "
-                    "set TLOGS_SECRET_FILE to the file that the collector was given"
-                )
+        if secret is not None and not endpoint.is_loopback:
             seed = curve_seed(secret, "peer")
             socket.curve_secretkey = z85.encode(seed)
             socket.curve_publickey = zmq.curve_public(z85.encode(seed))
@@ -56,3 +54,39 @@ def dial(context: zmq.Context[zmq.Socket[bytes]], endpoint: Endpoint, secret: by
         socket.close()
         raise
     return socket
+
+
+def why_unheard(endpoint: Endpoint, secret: bytes | None) -> CollectorUnavailable:
+    """Why nobody answers at *endpoint*, found out by a connection of its own; it takes two seconds at most.
+
+    ZeroMQ keeps to itself what stands in its greeting, which names the mechanism that the other side insists on.
+    """
+    # Signature, version 3.0, mechanism, no server, filler: as the ZeroMQ message transport protocol has it.
+    ours = b"\xff\0\0\0\0\0\0\0\1\x7f" + b"\3\0" + b"NULL".ljust(20, b"\0") + bytes(32)
+    theirs = b""
+    try:
+        with sockets.create_connection((endpoint.host, endpoint.port), timeout=PROBE_S) as connection:
+            connection.sendall(ours)
+            while len(theirs) < GREETING_BYTES and (more := connection.recv(GREETING_BYTES - len(theirs))):
+                theirs += more
+    except ConnectionRefusedError:
+        return CollectorUnavailable(f"no collector at {endpoint}: nothing listens there")
+    except sockets.gaierror:
+        return CollectorUnavailable(f"no collector at {endpoint}: no host of that name")
+    except TimeoutError:
+        text = "no answer; no route there, or a firewall" if not theirs else "what listens there is something else"
+        return CollectorUnavailable(f"no collector at {endpoint}: {text}")
+    except OSError as error:
+        if not theirs:
+            return CollectorUnavailable(f"no collector at {endpoint}: {error.strerror or error}")
+    if len(theirs) < GREETING_BYTES or theirs[0] != 0xFF:
+        return CollectorUnavailable(f"no collector at {endpoint}: what listens there is something else")
+    if theirs[12:32].rstrip(b"\0") != b"CURVE":
+        return CollectorUnavailable(f"the collector at {endpoint} does not answer")
+    if secret is None:
+        return AccessDenied(
+            f"the collector at {endpoint} asks for a secret and there is none here; set TLOGS_SECRET_FILE"
+        )
+    if endpoint.is_loopback:
+        return AccessDenied(f"the collector at {endpoint} is encrypted; use the endpoint that it printed when it began")
+    return AccessDenied(f"the collector at {endpoint} has another secret than this process; compare the secret files")

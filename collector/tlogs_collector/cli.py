@@ -198,8 +198,7 @@ def serve(options: Options) -> None:
     edges = Edges(
         say=say,
         run_opened=announcement.add_run,
-        recover=recovery.start,
-        look_for_orphans=recovery.look,
+        recover=recovery.want,
         is_recovering=recovery.is_running,
     )
     server = Server(listener, store, hub, edges, grace_s=options.grace_s, wait_for_sync=options.wait_for_sync)
@@ -209,10 +208,11 @@ def serve(options: Options) -> None:
     printer = None if options.quiet else Printer(announcement.path)
     try:
         server.run()
-        if printer is not None:
-            printer.finish()
+        server.farewell(lambda: printer is not None and printer.is_running())
     finally:
-        recovery.finish()
+        if printer is not None:
+            printer.end()
+        recovery.end()
         announcement.withdraw()
     for line in hub.closing_lines():
         say(line)

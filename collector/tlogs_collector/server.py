@@ -20,7 +20,7 @@ from tlogs_shared import wire
 from tlogs_shared.clock import Moment
 from tlogs_shared.cursor import Position
 from tlogs_shared.errors import MessageError, StoreError
-from tlogs_shared.messages import Fetch, Message, News, Page, Report
+from tlogs_shared.messages import Ask, Fetch, Follow, Message, News, Page, Proof, Report
 from tlogs_shared.page import pack_index
 
 __all__ = ["Edges", "Server"]
@@ -34,18 +34,26 @@ RETRY_S: Final = 1.0
 SAME_WORDS_S: Final = 60.0
 """The same sentence is not said again before so long."""
 
+FAREWELL_S: Final = 10.0
+"""At the end those who follow have so long to read the rest; a pager that nobody reads must not keep the daemon."""
+
+SPEECHLESS_S: Final = 2.0
+"""A follower that fetches nothing for so long then has read all, or is stopped."""
+
 MAX_PAGE_BYTES: Final = 1024 * 1024
 MAX_INDEX_FRAMES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Edges:
-    """What the loop calls outside itself: words for the operator, a run's beginning, recovery of dead outboxes."""
+    """What the loop calls outside itself: words for the operator, a run's beginning, recovery of dead outboxes.
+
+    `is_recovering` is called every second, and begins what is to be recovered.
+    """
 
     say: Callable[[str], None]
     run_opened: Callable[[str], None]
     recover: Callable[[Sequence[str]], None]
-    look_for_orphans: Callable[[], None]
     is_recovering: Callable[[], bool]
 
 
@@ -65,10 +73,13 @@ class Server:
         self._awaited: deque[tuple[int, str, bytes, int]] = deque()
         self._covered = 0
         self._to_reopen: set[str] = set()
+        self._begun: dict[str, Position] = {}
+        self._is_over = False
         self._said: dict[str, float] = {}
         self._ticked_s = self._retried_s = 0.0
         self._stops = 0
         self._grace_ends_s: float | None = None
+        self._heard_s = 0.0
         self._wake_out, self._wake_in = os.pipe()
         os.set_blocking(self._wake_in, False)
         os.set_blocking(self._wake_out, False)
@@ -108,7 +119,6 @@ class Server:
         if self._grace_ends_s is None:
             self._hub.stop()
             self._grace_ends_s = time.monotonic() + self._grace_s
-            self._edges.look_for_orphans()
         over = self._stops > 1 or time.monotonic() >= self._grace_ends_s
         return over or (self._hub.is_idle and not self._awaited and not self._edges.is_recovering())
 
@@ -121,11 +131,22 @@ class Server:
             self._say(f"the last records could not be synced: {error}")
         else:
             self._settle(self._store.written)
-        for connection in list(self._hub.desk.followers):
-            for name, run in self._hub.runs.items():
-                if run.is_open:
-                    end = self._store.end(name)
-                    self._send(connection, News(name, end.segment, end.offset, run.horizon_ns(()), False, True))
+        self._is_over = True
+
+    def farewell(self, is_printing: Callable[[], bool]) -> None:
+        """Let those who follow read the last records: the printer, as long as *is_printing*, and those elsewhere."""
+        deadline = time.monotonic() + FAREWELL_S
+        self._heard_s = time.monotonic()
+        while (now := moment()).s < deadline:
+            followers = list(self._hub.desk.followers)
+            speechless = now.s - self._heard_s > SPEECHLESS_S
+            if not is_printing() and (not followers or speechless):
+                return
+            self._carry_out(self._hub.desk.tick(now), now)
+            for connection in followers:
+                self._send(connection, News("", 0, 0, 0, live=False, closing=True))
+            self._socket.poll(int(1000 * FOLLOWED_TICK_S))
+            self._drain()
 
     def close_runs(self) -> None:
         """Mark what ended as ended: the next daemon then does not wait for its ranks."""
@@ -153,6 +174,10 @@ class Server:
             now = moment()
             try:
                 message = wire.decode(frames)
+                if self._is_over:
+                    if not isinstance(message, Ask | Follow | Fetch | Proof):
+                        continue  # what a rank has to say it says to the next daemon
+                    self._heard_s = now.s
             except wire.VersionError as error:
                 self._carry_out(hub.broken(connection, "version", str(error)), now)
             except MessageError as error:
@@ -182,8 +207,9 @@ class Server:
                     except StoreError as error:
                         self._say(f"run {run}: the control journal could not be written: {error}")
                 case Tell(connection, run, horizon_ns, live):
-                    end = self._store.end(run)
-                    self._send(connection, News(run, end.segment, end.offset, horizon_ns, live, False))
+                    end, begun = self._store.end(run), self._begun[run]
+                    at = (end.segment, end.offset, horizon_ns, live, False, begun.segment, begun.offset)
+                    self._send(connection, News(run, *at))
                 case Read(connection, fetch):
                     self._send(connection, self._page(fetch))
                 case Recover(outboxes):
@@ -221,6 +247,7 @@ class Server:
         except StoreError as error:
             self._carry_out(self._hub.unopened(name, str(error)), now)
             return
+        self._begun.setdefault(name, self._store.end(name))
         for note in stored.notes:
             self._say(f"run {name}: {note}")
         if "ended_ns" in stored.meta:
@@ -279,10 +306,10 @@ class Server:
         if now.s - self._retried_s >= RETRY_S:
             self._retried_s = now.s
             self._retry(now)
+            self._edges.is_recovering()
 
     def _retry(self, now: Moment) -> None:
-        """Runs that took nothing for a while: perhaps they do again. And who died before it could say hello?"""
-        self._edges.look_for_orphans()
+        """Runs that took nothing for a while: perhaps they do again."""
         for name in list(self._to_reopen):
             try:
                 stored = self._store.open_run(name, {})

@@ -23,9 +23,11 @@ from tlogs.cli.options import (
 from tlogs.cli.place import EVERY_RUN, Place
 from tlogs.reader import Following, Reading, end_of, make_filter
 from tlogs.source import Source
+from tlogs_shared.cursor import START, Position
 from tlogs_shared.entry import Entry
 from tlogs_shared.errors import ConfigError
 from tlogs_shared.fold import Fold
+from tlogs_shared.host import is_running
 
 __all__ = ["cat", "tail"]
 
@@ -85,9 +87,9 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def _reading(source: Source, options: Mapping[str, Any]) -> Reading:
+def _reading(source: Source, options: Mapping[str, Any], begin: Position = START) -> Reading:
     wanted = {name: options[name] for name in FILTERS if options[name] is not None}
-    return Reading(source, make_filter(end_ns=lambda: end_of(source), **wanted))
+    return Reading(source, make_filter(end_ns=lambda: end_of(source), **wanted), begin)
 
 
 def _place(options: Mapping[str, Any]) -> Place:
@@ -139,6 +141,7 @@ def cat(count: int | None, exit_code: bool, run: str | None, run_option: str | N
 @reading_options
 @click.option("-n", "count", default="10", metavar="N", callback=_count, help="The last N records first, or all.  [10]")
 @click.option("--follow/--no-follow", default=True, help="Go on with what comes while the run is live.")
+@click.option("--pid", type=int, metavar="PID", help="With --run '*': end when this process does.")
 @exit_code_option
 def tail(count: int, follow: bool, exit_code: bool, run: str | None, run_option: str | None, **options: Any) -> int:
     """Print the last records of RUN, then what comes while it is live.
@@ -173,16 +176,22 @@ def _follow(place: Place, source: Source, options: Mapping[str, Any], count: int
 
 
 def _follow_every(place: Place, options: Mapping[str, Any], count: int, printer: Printer) -> None:
-    """Follow the runs of a collector until it ends: each is in order, and they take turns."""
+    """Follow the runs of a collector until it ends: each is in order, and they take turns.
+
+    Each begins where this collector began to write it.
+    """
     watch, open_run = place.every_run()
+    pid = options["pid"]
     runs: dict[str, Following] = {}
     closing = False
     while not closing:
         news = watch(min((following.wait_s for following in runs.values()), default=1.0))
+        closing = pid is not None and not is_running(pid)
         if news is not None:
-            closing = news.closing
+            closing |= news.closing
             if news.run and news.run not in runs:
-                runs[news.run] = Following(_reading(open_run(news.run), options))
+                begin = Position(news.begin_segment, news.begin_offset)
+                runs[news.run] = Following(_reading(open_run(news.run), options, begin))
                 printer.show(runs[news.run].begin(count, news))
         for name, following in runs.items():
             for entries, until in following.step(news if news is not None and name == news.run else None):

@@ -10,7 +10,7 @@ import click
 from tlogs.cli.options import collector_options
 from tlogs.discovery import find_address
 from tlogs.outbox_file import outbox_directory
-from tlogs.recovery import candidates, recover
+from tlogs.recovery import HELD, candidates, recover
 
 __all__ = ["command"]
 
@@ -32,10 +32,13 @@ def command(outboxes: tuple[Path, ...], quiet: bool, collector: str | None, secr
     paths = outboxes or candidates(outbox_directory(os.environ))
     count = problems = 0
     for found in recover(paths, os.environ, only):
+        if found.problem == HELD and not outboxes:
+            continue  # most of all there are belong to processes that are alive
         count += 1
         if found.problem:
             problems += 1
-            click.echo(f"{found.path}: {found.problem}", err=True)
+            if not (quiet and found.problem == HELD):
+                click.echo(f"{found.path}: {found.problem}", err=True)
         elif not quiet:
             click.echo(f"{found.label}: {found.records} records brought in from {found.path}")
     if not count and not quiet:

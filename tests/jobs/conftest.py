@@ -1,0 +1,272 @@
+"""Real collectors, workers and commands: started for one test, in directories of its own, and gone after it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import pytest
+
+T = TypeVar("T")
+
+DEADLINE_S: Final = 30.0
+"""Nothing here takes a tenth of it, but the machine may be busy."""
+
+POLL_S: Final = 0.02
+LAB_VARIABLE: Final = "LAB"
+"""Marks every process of a test, also those that leave its process group."""
+
+READY: Final = re.compile(r"tlogs-collector: listening on (tcp://\S+), storing in (/\S+)\n")
+CLOSING: Final = re.compile(
+    r"tlogs-collector: run (?P<name>\S+): (?P<ranks>\d+) ranks?, (?P<records>\d+) records?, (?P<dropped>\d+) dropped, "
+    r"(?P<lost>\d+) lost(?:; ranks? (?P<wordless>\S+) ended without a word)?"
+)
+
+WORKER: Final = """\
+import logging, os, sys
+import tlogs
+session = tlogs.init()
+log = logging.getLogger("job")
+log.setLevel(logging.DEBUG)
+"""
+"""How the workers of these tests begin."""
+
+
+def wait_for(found: Callable[[], T], what: str = "", deadline_s: float = DEADLINE_S) -> T:
+    """Ask again and again until *found* returns something that holds, and return that."""
+    deadline = time.monotonic() + deadline_s
+    pause = time.sleep
+    while not (value := found()):
+        assert time.monotonic() < deadline, f"waited {deadline_s:g} s in vain{': ' if what else ''}{what}"
+        pause(POLL_S)
+    return value
+
+
+@dataclass(frozen=True)
+class Closing:
+    """A closing line."""
+
+    name: str
+    ranks: int
+    records: int
+    dropped: int
+    lost: int
+    wordless: str | None
+
+
+class Process:
+    """A process with what it prints in two files."""
+
+    def __init__(self, command: Sequence[str], environ: Mapping[str, str], directory: Path, name: str) -> None:
+        self._out, self._err = directory / f"{name}.out", directory / f"{name}.err"
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            self.popen = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=err,
+                env=dict(environ),
+                cwd=directory,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self.popen.pid
+
+    @property
+    def out(self) -> str:
+        """What it has printed so far."""
+        return self._out.read_text()
+
+    @property
+    def err(self) -> str:
+        """What it has printed on standard error so far."""
+        return self._err.read_text()
+
+    def tell(self, line: str = "") -> None:
+        """Write a line to its standard input."""
+        assert self.popen.stdin is not None
+        self.popen.stdin.write(line.encode() + b"\n")
+        self.popen.stdin.flush()
+
+    def says(self, text: str) -> None:
+        """Wait until it has printed *text*."""
+        wait_for(lambda: text in self.out or self.popen.poll() is not None, f"{text!r}, found {self.out!r} {self.err}")
+        assert text in self.out, f"{text!r}, found {self.out!r} {self.err}"
+
+    def ends(self, status: int = 0) -> str:
+        """Wait until it ends with this status; what it printed on standard error."""
+        found = self.popen.wait(DEADLINE_S)
+        assert found == status, f"ended with {found}, expected {status}: {self.err}"
+        return self.err
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kill it where it stands."""
+        self.popen.kill()
+        self.popen.wait()
+
+    def clear(self) -> None:
+        """Kill it and what belongs to it."""
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.popen.wait()
+        if self.popen.stdin is not None:
+            try:
+                self.popen.stdin.close()
+            except BrokenPipeError:
+                pass
+
+
+class Collector(Process):
+    """A collector that was ready for ranks when the test got it."""
+
+    def __init__(self, command: Sequence[str], environ: Mapping[str, str], directory: Path, name: str) -> None:
+        super().__init__(command, environ, directory, name)
+        wait_for(lambda: "\n" in self.err or self.popen.poll() is not None, "a ready line")
+        ready = READY.match(self.err)
+        assert ready is not None, f"the first line is no ready line: {self.err}"
+        self.endpoint = ready[1]
+        self.port = int(self.endpoint.rpartition(":")[2])
+        self.directory = Path(ready[2])
+
+    def stop(self) -> list[Closing]:
+        """Ask it to end, and wait: what its closing lines say."""
+        self.signal(signal.SIGTERM)
+        return self.closes()
+
+    def closes(self) -> list[Closing]:
+        """Wait until it has ended: what its closing lines say."""
+        closings = []
+        for line in self.ends().splitlines():
+            if found := CLOSING.fullmatch(line):
+                ranks, records, dropped, lost = (int(found[name]) for name in ("ranks", "records", "dropped", "lost"))
+                closings.append(Closing(found["name"], ranks, records, dropped, lost, found["wordless"]))
+        return closings
+
+
+class Lab:
+    """A place where a test starts processes: directories for stores, outboxes and the list of live collectors."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.outboxes = root / "outboxes"
+        self._mark = uuid.uuid4().hex
+        self._processes: list[Process] = []
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("TLOGS_", "TORCH", "SLURM"))}
+        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+            kept.pop(name, None)
+        self.environ = {
+            **kept,
+            "HOME": str(root),
+            "XDG_STATE_HOME": str(root / "state"),
+            "TLOGS_OUTBOX_DIR": str(self.outboxes),
+            LAB_VARIABLE: self._mark,
+        }
+
+    def start(self, command: Sequence[str], environ: Mapping[str, str] = {}, kind: type[Process] = Process) -> Any:
+        """Start a process; *environ* is added to what all have."""
+        process = kind(command, {**self.environ, **environ}, self.root, f"process{len(self._processes)}")
+        self._processes.append(process)
+        return process
+
+    def collector(self, *options: str, port: int = 0, name: str = "runs", **environ: str) -> Collector:
+        """Start a collector; without a *port* on any."""
+        command = [sys.executable, "-m", "tlogs_collector", "--listen", f"tcp://127.0.0.1:{port}"]
+        process: Collector = self.start([*command, "--dir", str(self.root / name), *options], environ, _Collector)
+        return process
+
+    def worker(
+        self, script: str, rank: int | None = 0, world_size: int = 1, *, collector: Any = None, **environ: str
+    ) -> Process:
+        """Start a worker: WORKER and then *script*; its standard input is the test's `tell`."""
+        given = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": ""}
+        if collector is not None:
+            given["TLOGS_COLLECTOR"] = getattr(collector, "endpoint", collector)
+        if rank is not None:
+            given |= {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}", "WORLD_SIZE": f"{world_size}"}
+            given |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+        process: Process = self.start([sys.executable, "-c", WORKER + script], {**given, **environ})
+        return process
+
+    def start_tlogs(self, *arguments: str, **environ: str) -> Process:
+        """Start a command."""
+        process: Process = self.start([sys.executable, "-m", "tlogs", *arguments], environ)
+        return process
+
+    def tlogs(self, *arguments: str, status: int = 0, **environ: str) -> str:
+        """Run a command that must end with *status*: what it printed, or for a failure its standard error."""
+        process = self.start_tlogs(*arguments, **environ)
+        err = process.ends(status)
+        return err if status == 2 else process.out
+
+    def cat(self, *arguments: str, name: str = "runs") -> list[dict[str, Any]]:
+        """The stored records, as `tlogs cat --json` prints them."""
+        found = self.tlogs("cat", "--json", *arguments, "--dir", str(self.root / name))
+        return [json.loads(line) for line in found.splitlines()]
+
+    @staticmethod
+    def wait_for(found: Callable[[], Any], what: str = "") -> Any:
+        """Ask again and again until *found* returns something that holds, and return that."""
+        return wait_for(found, what)
+
+    def clear(self) -> None:
+        """Kill all, also those that left their group."""
+        for process in self._processes:
+            process.clear()
+        for pid in self.marked():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+    def marked(self) -> list[int]:
+        """The processes of this test that live, where the system says so."""
+        mark = f"{LAB_VARIABLE}={self._mark}".encode()
+        found = []
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                if mark in path.read_bytes().split(b"\0"):
+                    found.append(int(path.parent.name))
+            except OSError:
+                pass  # it has ended, or belongs to somebody else
+        return found
+
+
+_Collector = Collector
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    """A place to start processes in."""
+    lab = Lab(tmp_path)
+    yield lab
+    lab.clear()
+
+
+@pytest.fixture
+def by_rank() -> Callable[[list[dict[str, Any]]], dict[int, list[int]]]:
+    """Gives each rank's sequence numbers, in the order of the records that it is given."""
+
+    def split(records: list[dict[str, Any]]) -> dict[int, list[int]]:
+        found: dict[int, list[int]] = {}
+        for record in records:
+            found.setdefault(record["rank"], []).append(record["seq"])
+        return found
+
+    return split

@@ -1,15 +1,17 @@
 """`tlogs.broadcast()`: a lease for the whole job, asked for by the job itself.
 
 It is no collective: a rank asks the collector and goes on. The same call from many ranks of one attempt is one lease,
-because each names the call by its place in the program: the first call of attempt 0, the second, and so on.
+because each names the call by what it asks for and by how many times it has asked for that: a call that only rank 0
+makes does not shift the others.
 """
 
 from __future__ import annotations
 
-import itertools
+import hashlib
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +25,8 @@ from tlogs_shared.rankset import RankSet
 __all__ = ["broadcast"]
 
 log = logging.getLogger("tlogs")
-_calls = itertools.count()
+_lock = threading.Lock()
+_calls: Counter[str] = Counter()
 
 
 def broadcast(
@@ -49,17 +52,27 @@ def broadcast(
     session = current()
     author = "job" if session is None or session.rank is None else f"rank{session.rank}"
     lease = lease_of(settings, modules, ranks=ranks, hosts=hosts, ttl=ttl, replace=replace, force=force, author=author)
-    number = next(_calls)
+    call = _name_of(lease)
     if session is None or session.address is None:
         log.warning("tlogs: broadcast without a collector: call tlogs.init() first, with TLOGS_COLLECTOR set")
         return None
     if wait > 0:
-        return _ask(session, lease, number, wait)
-    threading.Thread(target=_ask_quietly, args=(session, lease, number), name="tlogs-broadcast", daemon=True).start()
+        return _ask(session, lease, call, wait)
+    threading.Thread(target=_ask_quietly, args=(session, lease, call), name="tlogs-broadcast", daemon=True).start()
     return None
 
 
-def _ask(session: Session, lease: Lease, number: int, wait: float) -> Result:
+def _name_of(lease: Lease) -> str:
+    """What tells this call from others of this process, and is the same in every rank that makes it."""
+    asked = {name: value for name, value in lease.as_map().items() if name != "author"}
+    asked["settings"] = sorted(lease.settings.items())
+    digest = hashlib.sha256(repr(sorted(asked.items())).encode()).hexdigest()[:16]
+    with _lock:
+        _calls[digest] += 1
+        return f"{digest}:{_calls[digest]}"
+
+
+def _ask(session: Session, lease: Lease, call: str, wait: float) -> Result:
     assert session.address is not None
     deadline = time.monotonic() + max(wait, ANSWER_S)
     while session.run is None:  # the collector has not named the run yet
@@ -67,13 +80,13 @@ def _ask(session: Session, lease: Lease, number: int, wait: float) -> Result:
             raise CollectorUnavailable(f"no answer from {session.collector}")
         threading.Event().wait(0.02)
     with Operator(session.address) as operator:
-        once = f"{session.attempt}:{number}"
+        once = f"{session.attempt}:{call}"
         return Result.of(operator.change(lease, run=session.run, timeout=wait, once=once))
 
 
-def _ask_quietly(session: Session, lease: Lease, number: int) -> Any:
+def _ask_quietly(session: Session, lease: Lease, call: str) -> Any:
     try:
-        _ask(session, lease, number, ANSWER_S)
+        _ask(session, lease, call, ANSWER_S)
     except TlogsError as error:
         if not isinstance(error, ConfigError):
             log.warning("tlogs: broadcast: %s", error)

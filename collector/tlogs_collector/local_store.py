@@ -107,9 +107,12 @@ class LocalStore:
         """Begin a run, or continue it where it exists. See `Store.open_run`."""
         run = self._runs.get(name)
         if run is not None:
-            if run.failed is not None:
-                with _store_errors(run.path), self._syncing, self._lock:
-                    run.reload()
+            with _store_errors(run.path), self._syncing:
+                if run.failed is None:
+                    self._flush(run)  # what the result counts is synced, here too
+                else:
+                    with self._lock:
+                        run.reload()
             return run.stored
         path = self._path(name)
         with _store_errors(path):

@@ -19,12 +19,14 @@ from tlogs_collector.recovery import ClosedSegment
 from tlogs_collector.run_directory import CONTROL_FILE, LEDGER_FILE, LOCK_FILE, RUN_FILE, RunDirectory
 from tlogs_collector.segment_reader import SegmentReader
 from tlogs_collector.whole_file import write_map
-from tlogs_shared.batch import Kind
+from tlogs_shared.batch import HEADER_BYTES, Kind
 from tlogs_shared.segment import (
+    FILE_HEADER_BYTES,
     MARK_OFFSET,
     FileHeader,
     Frame,
     pack_mark,
+    pack_stream,
     parse_torn,
     segment_name,
 )
@@ -48,9 +50,14 @@ def shrink(run: RunDirectory, lock: threading.Lock, flush: Callable[[RunDirector
         if not segment.thinned:
             thin(run, number, lock)
             return True
-    if closed:
-        drop(run, min(closed), lock, flush)
-    return bool(closed)
+    # What is known of the streams stays, said again in the newest segment. Where there is hardly more than that,
+    # removing it gives no room, and would go on for ever.
+    streams = run.stored.streams.items()
+    known = sum(HEADER_BYTES + pack_stream(stream, stored.info, 0)[0].size for stream, stored in streams)
+    if sum(segment.size for segment in closed.values()) <= 2 * (FILE_HEADER_BYTES + known):
+        return False
+    drop(run, min(closed), lock, flush)
+    return True
 
 
 def thin(run: RunDirectory, number: int, lock: threading.Lock) -> None:
@@ -140,7 +147,11 @@ def _account(run: RunDirectory, taken: Counter[bytes], removed: Counter[int]) ->
 
 
 class _Thinned:
-    """The thinned copy of a segment: `removed` counts by level, `taken` by stream, what it leaves out."""
+    """The thinned copy of a segment: `removed` counts by level, `taken` by stream, what it leaves out.
+
+    `ends` holds each stream's last stream frame and its watermark; `stale` are the streams of which something was left
+    out, so that their end has to be said once more.
+    """
 
     def __init__(self, run: RunDirectory, path: str, reader: SegmentReader) -> None:
         self._disk = run.disk
@@ -149,41 +160,44 @@ class _Thinned:
         self._header = replace(reader.header or FileHeader(run.name, reader.number), thinned=True)
         self.removed: Counter[int] = Counter()
         self.taken: Counter[bytes] = Counter()
+        self._ends: dict[bytes, tuple[Frame, int]] = {}
+        self._stale: set[bytes] = set()
 
     def write(self) -> int:
         """Write it, synced and marked; its size."""
         file = self._disk.create(self._path)
         try:
             size = self._put(file, self._header.pack())
-            scan = self._reader.scan(verify=True)
-            ends: dict[bytes, tuple[Frame, int]] = {}
-            for frame in scan:
-                size += self._copy(file, frame, ends)
-            for frame, watermark in ends.values():
-                # What batches were left out is known by the watermark in the stream's last stream frame.
-                header = replace(frame.header, first=watermark)
-                size += self._put(file, header.pack(), self._reader.read_file(header.size, frame.payload_offset))
+            for frame in self._reader.scan(verify=True):
+                if self._is_kept(frame):
+                    size += self._put(file, frame.header.pack(), self._payload(frame))
+            for stream in sorted(self._stale & self._ends.keys()):
+                frame, watermark = self._ends[stream]
+                size += self._put(file, replace(frame.header, first=watermark).pack(), self._payload(frame))
             self._disk.write_at(file, pack_mark(size), MARK_OFFSET)
             self._disk.sync(file)
         finally:
             self._disk.close(file)
         return size
 
-    def _copy(self, file: int, frame: Frame, ends: dict[bytes, tuple[Frame, int]]) -> int:
+    def _is_kept(self, frame: Frame) -> bool:
         header = frame.header
         if header.kind is Kind.STREAM:
-            first = header.stream not in ends
-            ends[header.stream] = frame, header.end
-            if not first:
-                return 0
+            kept = header.stream not in self._ends
+            self._ends[header.stream] = frame, header.end
         else:
-            if header.stream in ends:
-                ends[header.stream] = ends[header.stream][0], header.end
-            if header.level < _KEPT_LEVEL:
+            kept = header.level >= _KEPT_LEVEL
+            if header.stream in self._ends:
+                self._ends[header.stream] = self._ends[header.stream][0], header.end
+            if not kept:
                 self.removed[header.level] += header.count
                 self.taken[header.stream] += header.count
-                return 0
-        return self._put(file, header.pack(), self._reader.read_file(header.size, frame.payload_offset))
+        if not kept:
+            self._stale.add(header.stream)
+        return kept
+
+    def _payload(self, frame: Frame) -> bytes:
+        return self._reader.read_file(frame.header.size, frame.payload_offset)
 
     def _put(self, file: int, *pieces: bytes) -> int:
         data = b"".join(pieces)

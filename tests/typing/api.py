@@ -1,0 +1,49 @@
+"""Ordinary use of the public API, type-checked by mypy with the rest; nothing here is run."""
+
+from __future__ import annotations
+
+import logging
+
+import tlogs
+from tlogs_shared.rankset import RankSet
+
+
+def in_a_worker() -> bool:
+    with tlogs.init(collector="node0:5655", run="mine", rank=0, local_rank=0, world_size=8) as session:
+        name: str | None = session.run
+        endpoint: str | None = session.collector
+        print(name, endpoint, session.rank)
+    tlogs.set_logs(dynamo=logging.DEBUG, guards=True, modules={"my.module": logging.INFO})
+    log: logging.Logger = tlogs.getArtifactLogger("my.module", "guards")
+    log.debug("x")
+    tlogs.register_log("mine", "my.module")
+    tlogs.register_artifact("shapes", "what shapes come", off_by_default=True)
+    result: tlogs.Result | None = tlogs.broadcast(recompiles=True, c10d=logging.DEBUG, ranks="0-7", ttl=60, wait=5.0)
+    print(result)
+    return tlogs.flush(timeout=5.0)
+
+
+def as_an_operator() -> RankSet:
+    try:
+        with tlogs.connect("tcp://node0:5655", run="mine", timeout=5.0) as job:
+            result = job.set_logs(c10d=logging.DEBUG, ranks="0-7", hosts=None, ttl=600, replace=False, force=False)
+            for rank, why in result.ignored.items():
+                print(rank + 1, why.upper())
+            print(result.applied, result.failed, result.silent, result.until, job.levels(), job.ranks())
+            job.reset()
+            for record in job.tail(ranks="0", level="INFO", follow=False):
+                print(record.rank, record.message, record.asdict()["time"])
+            return result.applied
+    except tlogs.AccessDenied as error:
+        raise SystemExit(str(error)) from error
+    except tlogs.CollectorUnavailable:
+        return RankSet()
+
+
+def afterwards() -> int:
+    found = 0
+    for record in tlogs.read("latest", level="WARNING"):
+        found += record.rank == 3
+    for run in tlogs.runs():
+        print(run.name, run.records)
+    return found

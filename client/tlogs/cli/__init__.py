@@ -19,9 +19,9 @@ from tlogs_shared.errors import TlogsError
 __all__ = ["COMMANDS", "cli", "main"]
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
-    "set-logs": ("tlogs.cli.control:set_logs", "change levels on the running job"),
-    "reset": ("tlogs.cli.control:reset", "end changes of levels"),
-    "levels": ("tlogs.cli.control:levels", "which levels are in force on which ranks"),
+    "set-logs": ("tlogs.cli.set_logs:set_logs", "change levels on the running job"),
+    "reset": ("tlogs.cli.levels:reset", "end changes of levels"),
+    "levels": ("tlogs.cli.levels:levels", "which levels are in force on which ranks"),
     "ranks": ("tlogs.cli.ranks:ranks", "a row for each rank: where, alive, stored, dropped"),
     "explain": ("tlogs.cli.explain:explain", "what a TORCH_LOGS setting would do"),
     "help-logs": ("tlogs.cli.explain:help_logs", "the names that TORCH_LOGS and set-logs know"),

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-from tlogs.cli.control import job_at, run_option
+from tlogs.cli.answers import job_at, run_option
 from tlogs.cli.options import collector_options, json_option
 from tlogs.cli.table import duration, table
 from tlogs_shared.rankset import RankSet

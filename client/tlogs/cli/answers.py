@@ -1,0 +1,52 @@
+"""What commands that speak to a running job have in common: the connection, and the ranks' answers in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import click
+
+from tlogs.job import Job, Result, connect
+from tlogs_shared.rankset import RankSet
+
+__all__ = ["answers", "fold", "in_words", "job_at", "run_option"]
+
+run_option = click.option("--run", metavar="RUN", help="Which live run; needed only where several are live.")
+
+
+def job_at(collector: str | None, secret_file: Path | None, run: str | None) -> Job:
+    """The collector that the options mean."""
+    return connect(collector, run=run, secret_file=None if secret_file is None else str(secret_file))
+
+
+def fold(by_rank: Mapping[int, str]) -> Iterable[tuple[RankSet, str]]:
+    """The same text from many ranks as one, the smallest group first: the odd ones are what matters."""
+    groups: dict[str, set[int]] = {}
+    for rank, text in by_rank.items():
+        groups.setdefault(text, set()).add(rank)
+    return [(RankSet.of(ranks), text) for text, ranks in sorted(groups.items(), key=lambda item: len(item[1]))]
+
+
+def answers(result: Result) -> str:
+    """Who gave which answer, a line for each, folded by rank set."""
+    lines = []
+    until = "until it is reset" if result.until is None else f"until {result.until.astimezone():%H:%M:%S}"
+    if result.applied:
+        lines.append(
+            f"applied  {in_words(result.applied)} in {result.took_ms:.0f} ms, {until} (revision {result.revision})"
+        )
+    for ranks, why in fold(result.ignored):
+        lines.append(f"ignored  {in_words(ranks)}: {why}")
+    for ranks, why in fold(result.failed):
+        lines.append(f"failed   {in_words(ranks)}: {why}")
+    if result.silent:
+        lines.append(f"silent   {in_words(result.silent)}: no answer yet; they take it over when they speak again")
+    if not result.applied and not result.ended:
+        lines.append("no rank has applied it")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def in_words(ranks: RankSet) -> str:
+    """`rank 3`, `ranks 0-3,8`."""
+    return f"rank{'s' if len(ranks) > 1 else ''} {ranks}"

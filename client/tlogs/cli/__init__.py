@@ -31,6 +31,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "split": ("tlogs.cli.split:split", "one text file for each rank, and a merged one"),
     "demo": ("tlogs.cli.demo:command", "a real job of 4 ranks, steered and merged, in half a minute"),
     "recover": ("tlogs.cli.recover:command", "bring in what dead workers on this host left behind"),
+    "check": ("tlogs.cli.check:command", "what a worker here would do, and where that comes from"),
     "keygen": ("tlogs.cli.keygen:command", "make a secret for a collector that other machines reach"),
 }
 """Each command with where it lives and what it does, in the order in which a person meets them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from tlogs.cli.answers import in_words
 from tlogs.job import Job
 from tlogs_shared.rankset import RankSet
 from tlogs_shared.record import Record, rfc3339
@@ -39,7 +40,7 @@ def aftermath(job: Job, settings: Mapping[str, int | bool], since_ns: int, secon
                     ranks[name].add(record.rank)
     said = []
     for name, count in counts.items():
-        where = f" (ranks {RankSet.of(ranks[name])})" if ranks[name] else ""
+        where = f" ({in_words(RankSet.of(ranks[name]))})" if ranks[name] else ""
         said.append(f"{name} {count} record{'s' if count != 1 else ''}{where}")
     return f"since then: {', '.join(said)}"
 

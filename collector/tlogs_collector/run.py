@@ -132,8 +132,10 @@ class Run:
         """Whether this stream belongs here although all others have ended.
 
         So it is with helpers of a rank, with ranks that torchrun has started again, and with ranks that come late to
-        a job so short that their mates are done.
+        a job so short that their mates are done. Where only helpers have been here, their rank is still to come.
         """
+        if not self.ranks():
+            return True
         if origin.rank is None or origin.provisional:
             return False
         if origin.helper is not None:

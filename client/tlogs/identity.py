@@ -16,7 +16,7 @@ from tlogs_shared.host import boot_id
 from tlogs_shared.origin import Origin, find_key, find_origin
 from tlogs_shared.version import __version__
 
-__all__ = ["helper_of", "identify", "learn", "mark"]
+__all__ = ["helper_of", "identify", "is_in_group", "learn", "mark", "unmark"]
 
 MARK: Final = "TLOGS_PARENT"
 """Which process of which rank set this environment up: a child that inherits it is a helper of that rank."""
@@ -61,8 +61,14 @@ def mark(environ: MutableMapping[str, str], origin: Origin) -> None:
         environ[MARK] = f"{origin.pid}:{_rank_variables(environ)}"
 
 
+def unmark(environ: MutableMapping[str, str]) -> None:
+    """Take this process's mark away."""
+    if environ.get(MARK, "").startswith(f"{os.getpid()}:"):
+        del environ[MARK]
+
+
 def helper_of(origin: Origin) -> Origin:
-    """The origin of a process that was just forked from *origin*."""
+    """The origin of this process, which was forked from *origin*."""
     name = f"{origin.helper}/{_process_name()}" if origin.helper else _process_name()
     return replace(origin, pid=os.getpid(), helper=name, started_ns=time.time_ns(), outbox="")
 
@@ -75,14 +81,23 @@ def learn(origin: Origin) -> Origin:
     """
     if not origin.provisional and origin.rank is not None and origin.helper is None:
         return origin
-    distributed = sys.modules.get("torch.distributed")
+    if not is_in_group():
+        return origin
+    distributed = sys.modules["torch.distributed"]
     try:
-        if distributed is None or not distributed.is_available() or not distributed.is_initialized():
-            return origin
         rank, world_size = int(distributed.get_rank()), int(distributed.get_world_size())
-    except (AttributeError, RuntimeError, ValueError):  # half imported, or being taken down at this moment
+    except (AttributeError, RuntimeError, ValueError):  # being taken down at this moment
         return origin
     return replace(origin, rank=rank, world_size=world_size, helper=None, provisional=False)
+
+
+def is_in_group() -> bool:
+    """Whether torch.distributed is initialised here."""
+    distributed = sys.modules.get("torch.distributed")
+    try:
+        return distributed is not None and bool(distributed.is_available() and distributed.is_initialized())
+    except (AttributeError, RuntimeError, ValueError):  # half imported, or being taken down at this moment
+        return False
 
 
 def _rank_variables(environ: Mapping[str, str]) -> str:

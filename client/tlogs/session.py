@@ -23,7 +23,7 @@ from tlogs.config import Config, unknown_names
 from tlogs.crash import SIDE_SUFFIX, CrashHooks
 from tlogs.discovery import Address
 from tlogs.forwarder import LINGER_S, Hooks
-from tlogs.identity import helper_of, identify, learn, mark
+from tlogs.identity import helper_of, identify, is_in_group, learn, mark, unmark
 from tlogs.intake import Intake
 from tlogs.link import Lay
 from tlogs_shared.errors import TlogsError
@@ -54,7 +54,8 @@ class Session:
         self._closed = False
         self._answers: dict[int, Sequence[str]] = {}
         self._opening = threading.RLock()
-        self._intake = Intake(self._first_record, trace_id)
+        self._learns = True
+        self._intake = Intake(self._first_record, trace_id, LEVELS.label)
         self._crash: CrashHooks | None = None
         if config.address is not None:
             self._open()
@@ -136,6 +137,8 @@ class Session:
             if self._closed:
                 return False
             if self._channel is None:
+                # Only now, because multiprocessing names a process after it was forked.
+                self._origin = helper_of(self._origin)
                 try:
                     self._open()
                 except (TlogsError, OSError) as error:
@@ -150,11 +153,13 @@ class Session:
     def forked(self) -> None:
         """In a forked child, before anything of it runs."""
         self._opening = threading.RLock()
+        # A process group that came along from the parent says nothing of this process.
+        self._learns = not is_in_group()
         channel, self._channel = self._channel, None
         if channel is not None and not self._closed:
             channel.abandon()
             _inherited.append(channel)  # its socket and its context must not be taken down here
-            self._origin = helper_of(channel.origin)
+            self._origin = channel.origin
             self._intake.append = self._first_record
 
     # On the forwarder's thread.
@@ -183,7 +188,7 @@ class Session:
             return
         channel.keep_meta()
         LEVELS.check()
-        learnt = learn(self._origin)
+        learnt = learn(self._origin) if self._learns else self._origin
         if learnt is not self._origin:
             self._origin = learnt
             channel.relabel(learnt)
@@ -244,6 +249,7 @@ def shutdown(timeout: float = LINGER_S) -> None:
     with _lock:
         session, _current = _current, None
     if session is not None:
+        unmark(os.environ)
         session.close(timeout)
 
 

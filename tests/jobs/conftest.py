@@ -17,6 +17,8 @@ from typing import Any, Final, TypeVar
 
 import pytest
 
+import tlogs
+
 T = TypeVar("T")
 
 DEADLINE_S: Final = 30.0
@@ -195,14 +197,20 @@ class Lab:
         self, script: str, rank: int | None = 0, world_size: int = 1, *, collector: Any = None, **environ: str
     ) -> Process:
         """Start a worker: WORKER and then *script*; its standard input is the test's `tell`."""
-        given = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": ""}
+        given = {**self.rank(rank, world_size, collector), **environ}
+        process: Process = self.start([sys.executable, "-c", WORKER + script], given)
+        return process
+
+    @staticmethod
+    def rank(rank: int | None = 0, world_size: int = 1, collector: Any = None) -> dict[str, str]:
+        """The environment of a rank, as a launcher would set it."""
+        given = {"PYTHONUNBUFFERED": "1"}
         if collector is not None:
             given["TLOGS_COLLECTOR"] = getattr(collector, "endpoint", collector)
         if rank is not None:
             given |= {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}", "WORLD_SIZE": f"{world_size}"}
             given |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
-        process: Process = self.start([sys.executable, "-c", WORKER + script], {**given, **environ})
-        return process
+        return given
 
     def start_tlogs(self, *arguments: str, **environ: str) -> Process:
         """Start a command."""
@@ -219,6 +227,15 @@ class Lab:
         """The stored records, as `tlogs cat --json` prints them."""
         found = self.tlogs("cat", "--json", *arguments, "--dir", str(self.root / name))
         return [json.loads(line) for line in found.splitlines()]
+
+    def stored(self, collector: Collector) -> int:
+        """How many records all runs in the collector's directory hold, counted from the segments' headers."""
+        return sum(run.records for run in tlogs.runs(collector.directory))
+
+    def wait_for_more(self, collector: Collector) -> None:
+        """Wait until more records are stored than now."""
+        before = self.stored(collector)
+        wait_for(lambda: self.stored(collector) > before, "more records stored")
 
     @staticmethod
     def wait_for(found: Callable[[], Any], what: str = "") -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,20 +11,16 @@ import pytest
 from tlogs_shared.host import is_running
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.jobs.conftest import Lab
 
 pytestmark = pytest.mark.multiprocess
 
-WaitFor = Any
+ByRank = Callable[[list[dict[str, Any]]], dict[int, list[int]]]
 STEPS = "for n in range({count}): log.info('step %d', n)\n"
 UNTIL_TOLD = "print('ready', flush=True)\ninput()\n"
 
 
-def test_four_ranks_are_stored_printed_and_counted_whole(
-    lab: Lab, by_rank: Callable[[list[dict[str, Any]]], dict[int, list[int]]]
-) -> None:
+def test_four_ranks_are_stored_printed_and_counted_whole(lab: Lab, by_rank: ByRank) -> None:
     """The closing line, `tlogs cat` and the collector's own output agree, and each rank is complete from 0."""
     collector = lab.collector()
     ranks = [lab.worker(STEPS.format(count=500), rank, 4, collector=collector) for rank in range(4)]

@@ -37,7 +37,10 @@ UNHEARD_S: Final = 10.0
 """After so long without a collector the person at the terminal is told why."""
 
 LINGER_S: Final = 5.0
-"""At exit: at most so long for what is on its way, as long as the collector acknowledges."""
+"""At exit: at most so long for what is on its way."""
+
+SILENT_PERIODS: Final = 1.5
+"""At exit a collector that answers no heartbeat for so long is not waited for: what is left is recovered."""
 
 GREET_S: Final = 1.0
 """At exit, before any collector has answered: a short script must have time to connect."""
@@ -111,6 +114,7 @@ class Forwarder:
         self._urgent = False
         self._deadline_s: float | None = None
         self._greeted_by_s = 0.0
+        self._heard_s = 0.0
         self._complained: set[str] = set()
         self._jobs: list[Callable[[Link, Moment], Sequence[Any]]] = []
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
@@ -147,8 +151,9 @@ class Forwarder:
 
         It takes *timeout* seconds at most, and no longer than *greet_s* where no collector answers.
         """
-        self._greeted_by_s = time.monotonic() + greet_s
-        self._deadline_s = time.monotonic() + timeout
+        now = time.monotonic()
+        self._greeted_by_s, self._heard_s = now + greet_s, max(now, self._heard_s)
+        self._deadline_s = now + timeout
         self._wake()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(timeout + 1.0)
@@ -208,6 +213,7 @@ class Forwarder:
             os.read(self._wake_out, 4096)
 
     def _receive(self, frames: list[bytes], now: Moment) -> None:
+        self._heard_s = now.s
         try:
             message = wire.decode(frames)
         except wire.VersionError as error:
@@ -296,7 +302,8 @@ class Forwarder:
         if now >= self._deadline_s:
             return True
         if self._link.state is State.LIVE:
-            return self._outbox.acknowledged >= self._outbox.head
+            silent = now - self._heard_s > SILENT_PERIODS * max(self._link.period_s, 1.0)
+            return silent or self._outbox.acknowledged >= self._outbox.head
         # Nobody has answered yet: a short wait for a collector that is there, none for one that said no.
         return self._link.state is State.REFUSED or now >= self._greeted_by_s
 

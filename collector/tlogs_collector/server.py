@@ -119,6 +119,8 @@ class Server:
         if self._grace_ends_s is None:
             self._hub.stop()
             self._grace_ends_s = time.monotonic() + self._grace_s
+            if not self._hub.is_idle:
+                self._edges.say(f"waiting for ranks to end, at most {self._grace_s:g} s; asked again it ends at once")
         over = self._stops > 1 or time.monotonic() >= self._grace_ends_s
         return over or (self._hub.is_idle and not self._awaited and not self._edges.is_recovering())
 

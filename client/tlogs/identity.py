@@ -13,7 +13,7 @@ from typing import Final
 
 from tlogs_shared.errors import ConfigError
 from tlogs_shared.host import boot_id
-from tlogs_shared.origin import Origin, find_key, find_origin
+from tlogs_shared.origin import RUN_NAME, Origin, find_key, find_origin
 from tlogs_shared.version import __version__
 
 __all__ = ["helper_of", "identify", "is_in_group", "learn", "mark", "unmark"]
@@ -36,11 +36,15 @@ def identify(
         ConfigError: a rank that is no number or outside its world, a run's name that is none.
     """
     host = socket.gethostname()
+    name = run or environ.get("TLOGS_RUN") or None
+    if name is not None and RUN_NAME.fullmatch(name) is None:
+        source = f"run={name!r}" if run else f"TLOGS_RUN={name!r}"
+        raise ConfigError(f"{source}: expected a name of up to 128 letters, digits, '.', '_' and '-'")
     origin = Origin(
         host=host,
         pid=os.getpid(),
         boot_id=boot_id(),
-        run=run or environ.get("TLOGS_RUN") or None,
+        run=name,
         key=find_key(environ, host, os.getppid()),
         torch_logs=environ.get("TORCH_LOGS"),
         started_ns=time.time_ns(),

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -87,7 +87,7 @@ class Options:
 @click.option("--keep-free", metavar="PERCENT", default="5", help="Leave so much of the file system free.  [5]")
 @click.option("--retain", metavar="AGE", help="Remove runs that ended so long ago.  [never]")
 @click.version_option(__version__, prog_name="tlogs-collector")
-def main(**given: Any) -> None:
+def command(**given: Any) -> None:
     """Collect the records of every rank of a job, keep them, and print them merged.
 
     \b
@@ -95,11 +95,22 @@ def main(**given: Any) -> None:
       tlogs-collector &
       TLOGS_COLLECTOR=127.0.0.1:5655 torchrun --nproc-per-node 4 train.py
     """
+    serve(_options(given, os.environ))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; what cannot be done is said in one line, with status 2."""
     try:
-        serve(_options(given, os.environ))
+        command.main(arguments, prog_name="tlogs-collector", standalone_mode=False)
+    except click.ClickException as error:
+        text = error.format_message().replace("\n", " ")
+        say(f"{text} (see tlogs-collector --help)")
+        sys.exit(2)
     except TlogsError as error:
         say(str(error))
         sys.exit(2)
+    except click.Abort:
+        sys.exit(130)
 
 
 def say(text: str) -> None:

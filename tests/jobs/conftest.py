@@ -189,8 +189,12 @@ class Lab:
 
     def collector(self, *options: str, port: int = 0, name: str = "runs", **environ: str) -> Collector:
         """Start a collector; without a *port* on any."""
-        command = [sys.executable, "-m", "tlogs_collector", "--listen", f"tcp://127.0.0.1:{port}"]
-        process: Collector = self.start([*command, "--dir", str(self.root / name), *options], environ, _Collector)
+        return self.collector_anywhere("--listen", f"tcp://127.0.0.1:{port}", *options, name=name, **environ)
+
+    def collector_anywhere(self, *options: str, name: str = "runs", **environ: str) -> Collector:
+        """Start a collector that listens where *options* say."""
+        command = [sys.executable, "-m", "tlogs_collector", "--dir", str(self.root / name), *options]
+        process: Collector = self.start(command, environ, _Collector)
         return process
 
     def worker(

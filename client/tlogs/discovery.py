@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import socket
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,12 +48,28 @@ def find_address(
     endpoint = Endpoint.parse(text, source=source)
     found, where = _given_secret(environ, secret_file, secret)
     directory = pid = None
-    for notice in live_notices(environ):
-        if notice.endpoint == str(endpoint):
-            directory, pid = _local_directory(notice), notice.pid
-            if found is None and notice.secret is not None:
-                found, where = notice.secret.encode(), "the collector's own file"
+    notice = _notice_of(endpoint, live_notices(environ))
+    if notice is not None:
+        endpoint, directory, pid = Endpoint.parse(notice.endpoint), _local_directory(notice), notice.pid
+        if found is None and notice.secret is not None:
+            found, where = notice.secret.encode(), "the collector's own file"
     return Address(endpoint, found, source, where, directory, pid)
+
+
+def _notice_of(endpoint: Endpoint, notices: Sequence[Notice]) -> Notice | None:
+    """What the collector at *endpoint* says of itself, None where it is none of this user's.
+
+    One that listens on all interfaces is known by this machine's name, and is reached by that name from here too: it
+    then knows that the connection is encrypted.
+    """
+    for notice in notices:
+        if notice.endpoint == str(endpoint):
+            return notice
+    for notice in notices:
+        of_this_machine = notice.boot_id == boot_id() != ""
+        if endpoint.is_loopback and of_this_machine and Endpoint.parse(notice.endpoint).port == endpoint.port:
+            return notice
+    return None
 
 
 def find_live(environ: Mapping[str, str], *, secret_file: str | None = None, secret: str | None = None) -> Address:
@@ -82,9 +99,19 @@ def live_notices(environ: Mapping[str, str]) -> list[Notice]:
             notice = _read_notice(link, "live")
         except ConfigError:
             continue
-        if not notice.boot_id or notice.boot_id != boot_id() or is_running(notice.pid):
+        if _may_live(notice):
             found[notice.endpoint] = notice
     return list(found.values())
+
+
+def _may_live(notice: Notice) -> bool:
+    """Whether the collector may still be there: only of this machine's that can be told."""
+    here = boot_id()
+    if notice.boot_id == here != "":
+        return is_running(notice.pid)
+    # The home directory may be shared by machines; one of this name that was started since is another life.
+    restarted = notice.boot_id.partition(":")[0] != here.partition(":")[0]
+    return not (notice.boot_id and here and restarted and notice.host == socket.gethostname())
 
 
 def _given_secret(environ: Mapping[str, str], secret_file: str | None, secret: str | None) -> tuple[bytes | None, str]:

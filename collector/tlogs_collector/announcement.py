@@ -13,6 +13,7 @@ from typing import Final
 from tlogs_shared.errors import ConfigError
 from tlogs_shared.host import boot_id, is_running, live_directory
 from tlogs_shared.notice import FILE_NAME, Notice
+from tlogs_shared.secret import parse_secret
 
 __all__ = ["Announcement", "own_secret"]
 
@@ -28,15 +29,20 @@ def own_secret(directory: Path) -> bytes:
     """
     path = directory / SECRET_FILE
     try:
-        try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            return path.read_bytes().strip()
-        with os.fdopen(fd, "w") as file:
-            file.write(secrets.token_urlsafe(SECRET_BYTES) + "\n")
-        return path.read_bytes().strip()
+        if not path.exists():
+            # Whole or not at all: another daemon that shares the directory may begin at this moment.
+            new = directory / f"{SECRET_FILE}.{os.getpid()}"
+            with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+                file.write(secrets.token_urlsafe(SECRET_BYTES) + "\n")
+            try:
+                os.link(new, path)
+            except FileExistsError:
+                pass
+            new.unlink()
+        text = path.read_text()
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; choose another directory with --dir") from None
+    return parse_secret(text, str(path))
 
 
 class Announcement:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from typing import Final
 
 from tlogs_collector.store import Store
@@ -27,7 +28,7 @@ class Syncer:
         os.set_blocking(self.ready, False)
         os.set_blocking(self._signal, False)
         self._covered = 0
-        self._failures: list[StoreError] = []
+        self._failures: deque[StoreError] = deque()
         self._work = threading.Event()
         self._stop = False
         self._thread = threading.Thread(target=self._run, name="tlogs-sync", daemon=True)
@@ -43,7 +44,7 @@ class Syncer:
             os.read(self.ready, 4096)
         except BlockingIOError:
             pass
-        failures, self._failures = self._failures, []
+        failures = [self._failures.popleft() for _ in range(len(self._failures))]
         return self._covered, failures
 
     def stop(self) -> None:

@@ -1,0 +1,101 @@
+"""Nobody answers, or nobody is wanted: the script runs as if tlogs were not there."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.jobs.conftest import Lab
+
+pytestmark = pytest.mark.multiprocess
+
+
+@pytest.fixture
+def closed_port() -> Iterator[str]:
+    """An endpoint where nothing listens, and nothing will while the test runs."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+def test_a_script_without_its_collector_runs_and_ends_unharmed(lab: Lab, closed_port: str) -> None:
+    """Its records stay in the outbox, it says nothing in its first ten seconds, and `tlogs recover` brings them in."""
+    script = "for n in range(100): log.info('step %d', n)\nprint('done')\nimport time\nprint(time.monotonic())\n"
+    worker = lab.worker(script, collector=closed_port)
+    assert worker.ends() == ""
+    done, ended = worker.out.split()
+    assert done == "done"
+    assert time.monotonic() - float(ended) < 3, "it waits a second for a collector that may be about to answer"
+    [outbox] = lab.outboxes.iterdir()
+    collector = lab.collector("--quiet")
+    assert (
+        lab.tlogs("recover", str(outbox), "--collector", str(collector.directory))
+        == "no outbox of a dead worker here\n"
+    )
+    assert outbox.exists(), "it belongs to another collector"
+
+
+def test_recover_brings_in_what_waits_for_a_collector(lab: Lab) -> None:
+    """Started where the worker looked for it; the second time there is nothing left to do."""
+    first = lab.collector("--quiet")
+    first.kill()
+    lab.worker("for n in range(100): log.info('step %d', n)\n", rank=5, world_size=8, collector=first).ends()
+    second = lab.collector("--quiet", port=first.port, name="others", TLOGS_OUTBOX_DIR=str(lab.root / "not here"))
+    said = lab.tlogs("recover")
+    assert said.startswith("rank5: 100 records brought in from ")
+    assert lab.tlogs("recover") == "no outbox of a dead worker here\n"
+    [closing] = second.stop()
+    assert (closing.records, closing.ranks, closing.wordless) == (100, 1, None)
+    assert [record["message"] for record in lab.cat(name="others")] == [f"step {n}" for n in range(100)]
+
+
+@pytest.mark.parametrize(
+    ("rank", "complains"),
+    [pytest.param(0, True, id="the first of its host"), pytest.param(1, False, id="any other")],
+)
+def test_a_script_says_once_a_host_why_nobody_answers(lab: Lab, closed_port: str, rank: int, complains: bool) -> None:
+    """After ten seconds, which are shortened here; once, with the cause; and nobody is stopped."""
+    script = f"""
+import tlogs.forwarder, logging, os, time
+tlogs.forwarder.UNHEARD_S = 0.2
+os.environ['TLOGS_COLLECTOR'] = '{closed_port}'
+tlogs.shutdown()
+tlogs.init()
+deadline = time.monotonic() + 3.5
+while time.monotonic() < deadline: time.sleep(0.1)
+"""
+    worker = lab.worker(script, rank, 2)
+    said = worker.ends()
+    expected = f"tlogs: no collector at tcp://{closed_port}: nothing listens there; records wait in the outbox\n"
+    assert said == (expected if complains else "")
+
+
+def test_disabled_it_does_nothing_at_all(lab: Lab) -> None:
+    """No file, no thread, no socket, no change of the environment."""
+    collector = lab.collector("--quiet")
+    script = """
+import threading
+log.warning('hello')
+assert threading.active_count() == 1
+assert 'TLOGS_PARENT' not in os.environ
+assert session.collector is None
+sockets = [fd for fd in os.listdir('/proc/self/fd') if os.path.exists(f'/proc/self/fd/{fd}')
+           and os.readlink(f'/proc/self/fd/{fd}').startswith('socket')]
+assert sockets == [], sockets
+"""
+    worker = lab.worker(script, collector=collector, TLOGS_DISABLE="1")
+    assert worker.ends() == "hello\n"
+    assert collector.stop() == []
+    assert not lab.outboxes.exists()
+
+
+def test_an_unknown_variable_is_named_with_what_was_meant(lab: Lab) -> None:
+    """TLOGS_COLECTOR would otherwise be a silent nothing."""
+    said = lab.worker("", TLOGS_COLECTOR="127.0.0.1:1").ends()
+    assert said == "tlogs: unknown variable TLOGS_COLECTOR (did you mean TLOGS_COLLECTOR?)\n"

@@ -6,6 +6,7 @@ ZeroMQ's own words: a collector *binds* an endpoint, the others *connect* to it.
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +15,7 @@ from tlogs_shared.errors import ConfigError
 __all__ = ["DEFAULT_PORT", "Endpoint"]
 
 DEFAULT_PORT: Final = 5655
+_PORT: Final = re.compile(r"\d{1,5}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class Endpoint:
             host = host[1:-1]
         elif ":" in host:
             host = ""  # an IPv6 address without brackets: where the port begins is a guess
-        number = 0 if port in ("*", "0") else int(port) if port.isascii() and port.isdigit() else -1
+        number = 0 if port in ("*", "0") else int(port) if _PORT.fullmatch(port) else -1
         if not colon or not host or "/" in host or " " in host or not 0 <= number <= 65535:
             raise ConfigError(f"{source} {text!r}: expected tcp://HOST:PORT, such as tcp://127.0.0.1:{DEFAULT_PORT}")
         if not listening and (number == 0 or host == "*"):

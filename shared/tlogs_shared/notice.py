@@ -51,7 +51,7 @@ class Notice:
                 version=str(values.get("version", "")),
                 runs=[str(run) for run in values.get("runs", ())],
             )
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             if isinstance(error, ConfigError):
                 raise
             raise ConfigError(f"{source}: expected the file that a collector writes, found {text[:40]!r}") from None

@@ -10,9 +10,9 @@ from tlogs_shared.errors import ConfigError
 __all__ = ["format_duration", "parse_duration", "parse_size"]
 
 _UNITS_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_DURATION: Final = re.compile(r"(\d{1,12}(?:\.\d{1,20})?)(ms|s|m|h|d)")
 _FACTORS: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30}
-_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?", re.IGNORECASE)
+_SIZE: Final = re.compile(r"(\d{1,15}(?:\.\d{1,20})?)\s*([kmgt]?i?)b?", re.IGNORECASE)
 
 
 def parse_duration(text: str, *, source: str = "duration") -> float:

@@ -14,9 +14,12 @@ from tlogs_shared.errors import ConfigError
 
 __all__ = ["RankSet"]
 
-_PART: Final = re.compile(r"(\d+)(?:-(\d+)(?:/(\d+))?)?", re.ASCII)
+_PART: Final = re.compile(r"(\d{1,9})(?:-(\d{1,9})(?:/(\d{1,9}))?)?", re.ASCII)
 _MAX_RANK: Final = 1_000_000
 """No job has more; a larger number is a slip of the finger that would cost memory."""
+
+_MAX_NAMED: Final = 4 * _MAX_RANK
+"""Ranks named, over and over: a short text could else keep its reader busy for minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ class RankSet:
         excluded: set[int] = set()
         everything = False
         only_exclusions = True
+        named = 0
         for part in text.split(","):
             bare = part.strip()
             target = excluded if bare.startswith("^") else included
@@ -64,7 +68,11 @@ class RankSet:
             first, last, step = int(match[1]), int(match[2] or match[1]), int(match[3] or 1)
             if last < first or step == 0 or last > _MAX_RANK:
                 raise ConfigError(f"rank set {text!r}: {bare!r} names no ranks below {_MAX_RANK}")
-            target.update(range(first, last + 1, step))
+            ranks = range(first, last + 1, step)
+            named += len(ranks)
+            if named > _MAX_NAMED:
+                raise ConfigError(f"rank set {text!r:.80}: it names more than {_MAX_NAMED} ranks")
+            target.update(ranks)
         if everything or only_exclusions:
             return cls(frozenset(excluded), complement=True)
         return cls(frozenset(included - excluded))

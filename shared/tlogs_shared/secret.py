@@ -33,7 +33,12 @@ def parse_secret(text: str, source: str) -> bytes:
             f"{source}: expected a secret of at least {MIN_SECRET_CHARACTERS} characters, found {len(secret)}; "
             f"make one with: tlogs keygen FILE"
         )
-    return secret.encode()
+    try:
+        return secret.encode()
+    except UnicodeEncodeError:  # what the environment holds need not be a text
+        raise ConfigError(
+            f"{source}: expected a secret of letters and digits; make one with: tlogs keygen FILE"
+        ) from None
 
 
 def prove(secret: bytes, role: Role, nonce: bytes) -> bytes:

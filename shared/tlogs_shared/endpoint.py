@@ -22,7 +22,7 @@ _PORT: Final = re.compile(r"\d{1,5}", re.ASCII)
 class Endpoint:
     """A host and a port; port 0 stands for any free one, host `*` for all interfaces.
 
-    >>> str(Endpoint.parse("node1:5655")), Endpoint.parse("tcp://127.0.0.1:*").port
+    >>> str(Endpoint.parse("node1:5655")), Endpoint.parse("tcp://127.0.0.1:*", listening=True).port
     ('tcp://node1:5655', 0)
     """
 

@@ -176,8 +176,9 @@ class Changes:
         }
         actions: list[Action] = [Control(run.name, {"time_ns": now.ns, "event": "answers", **data})]
         error = ""
-        if lease is not None and kinds["failed"] and not (kinds["applied"] or kinds["ignored"] or kinds["silent"]):
-            # Nobody could: what holds nowhere must not wait for a rank where it suddenly would.
+        if lease is not None and all(_fails(peer, lease) for _, peer in awaited.targets.values()):
+            # Nobody could: what holds nowhere must not wait for a rank where it suddenly would. Ranks that ended
+            # before they answered are another matter: they may come again.
             error = _first_reason(kinds["failed"]) + "; nothing was changed"
             actions += _withdraw(run, lease, awaited.displaced, now)
         actions += [Send(connection, Report(number, error, data)) for connection, number in awaited.askers]
@@ -217,6 +218,11 @@ def _answer(peer: Peer, awaited: _Awaited) -> tuple[str, str]:
     if awaited.lease not in awaited.run.leases:
         return "failed", "the lease was ended or replaced meanwhile"
     return "failed", "it gave no answer about this lease"
+
+
+def _fails(peer: Peer, lease: Lease) -> bool:
+    """Whether a rank says itself that it could not."""
+    return peer.answers.get(lease.revision, ("", ""))[0] == "failed"
 
 
 def _first_reason(failed: Mapping[int, str]) -> str:

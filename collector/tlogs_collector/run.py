@@ -170,7 +170,7 @@ class Run:
             for peer in self.peers.values()
             if peer.is_open and peer.stream not in passed
         ]
-        return max(0, min(lows, default=FOR_EVER_NS))
+        return max(0, min(FOR_EVER_NS, *lows)) if lows else FOR_EVER_NS
 
     # Leases.
 
@@ -225,7 +225,7 @@ class Run:
         for line in control:
             try:
                 self._repeat(line, seen)
-            except (MessageError, KeyError, TypeError) as error:
+            except (MessageError, KeyError, TypeError, ValueError) as error:
                 faults.append(f"a line of the control journal cannot be used: {error!r:.80}")
         return faults
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +14,15 @@ from typing import Final
 from tlogs.discovery import Address, find_address
 from tlogs.forwarder import Forwarder, Hooks
 from tlogs.link import Link
+from tlogs.outbox_file import outbox_directory
 from tlogs.relic import Relic
 from tlogs.salvage import DeadOutbox, open_dead
 from tlogs_shared.errors import MessageError, TlogsError
 from tlogs_shared.origin import Origin
 
-__all__ = ["Recovered", "candidates", "recover"]
+__all__ = ["Recovered", "candidates", "inherit", "recover"]
+
+log = logging.getLogger("tlogs")
 
 PATIENCE_S: Final = 10.0
 """A collector that takes nothing for so long: the outbox stays, for another try."""
@@ -110,3 +115,20 @@ def _bring_in(dead: DeadOutbox, origin: Origin, address: Address, unheard: set[s
         unheard.add(endpoint)
         problem = f"no answer from {endpoint}; it stays"
     return Recovered(dead.path, origin.label, relic.acknowledged - had, problem)
+
+
+def inherit(address: Address, environ: Mapping[str, str]) -> None:
+    """Bring in, on a thread of its own, what earlier workers of this collector left on this host.
+
+    For a host without a collector of its own, which would do it.
+    """
+
+    def bring_in() -> None:
+        try:
+            for found in recover(candidates(outbox_directory(environ)), environ, address):
+                if found.problem:
+                    log.debug("%s: %s", found.path, found.problem)
+        except (TlogsError, OSError) as error:
+            log.debug("recovery: %s", error)
+
+    threading.Thread(target=bring_in, name="tlogs-recovery", daemon=True).start()

@@ -26,6 +26,7 @@ from tlogs.forwarder import LINGER_S, Hooks
 from tlogs.identity import helper_of, identify, is_in_group, learn, mark, unmark
 from tlogs.intake import Intake
 from tlogs.link import Lay
+from tlogs.recovery import inherit
 from tlogs_shared.errors import TlogsError
 from tlogs_shared.lease import Lease
 from tlogs_shared.origin import Origin
@@ -63,6 +64,8 @@ class Session:
             self._crash = CrashHooks(self._intake, side_file=self._side_file())
             self._crash.install()
             _at_fork(self)
+            if config.address.directory is None and is_first_here(origin):
+                inherit(config.address, self._environ)
 
     @property
     def collector(self) -> str | None:
@@ -121,7 +124,7 @@ class Session:
         hooks = Hooks(
             lay=self._lay,
             every_second=self._every_second,
-            loud=self._origin.helper is None and self._origin.local_rank in (0, None),
+            loud=is_first_here(self._origin),
         )
         channel = Channel(self._origin, self._config.address, self._environ, hooks)
         self._channel = channel
@@ -192,6 +195,11 @@ class Session:
         if learnt is not self._origin:
             self._origin = learnt
             channel.relabel(learnt)
+
+
+def is_first_here(origin: Origin) -> bool:
+    """Whether this process acts and complains on behalf of its host: the first rank on it does."""
+    return origin.helper is None and origin.local_rank in (0, None)
 
 
 def init(

@@ -3,7 +3,8 @@
 Up to the last mark (`tlogs_shared.segment`) everything was synced and may have been acknowledged: nothing is cut there,
 damage is noted and passed over. Behind it nothing was acknowledged. Power loss leaves any part of it, so the frames are
 checked, payloads too, and from the first thing that does not fit all the rest is set aside. What is kept is synced
-before anybody is told of it.
+before anybody is told of it, and so is the cut: came the rest back after a power loss, it would contradict the segment
+that was begun in its place.
 """
 
 from __future__ import annotations
@@ -90,12 +91,14 @@ class Recovery:
                 [Position(item.number, item.mark) for item in found if item.mark], default=START
             )
             kept = [item for item in found if self._take(item, known)]
-            unsynced = [item for item in kept if item.size > item.mark and item.number >= known.segment]
-            for item in unsynced:
+            last = [item for item in kept if item.number >= known.segment]
+            for item in last:
+                # Also where nothing stands behind the mark: an earlier try may have cut it and got no further.
                 self.disk.sync(item.file)
             self.disk.sync_directory(self.path)
-            for item in unsynced:
-                self.disk.write_at(item.file, pack_mark(item.size), MARK_OFFSET)
+            for item in last:
+                if item.size > item.mark:
+                    self.disk.write_at(item.file, pack_mark(item.size), MARK_OFFSET)
         finally:
             for item in found:
                 self.disk.close(item.file)
@@ -217,6 +220,4 @@ class Recovery:
             # A full disk must not keep the run from opening; cutting gives room.
             self.notes.append(f"{text}, dropped: {error.strerror}")
         self.disk.truncate(item.file, end)
-        # At once: came the end back after a power loss, it would contradict the segment that is begun after it.
-        self.disk.sync(item.file)
         item.size = end

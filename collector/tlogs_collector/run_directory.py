@@ -71,6 +71,8 @@ class RunDirectory:
         self.failed: OSError | None = None
         self._lock = lock
         self._trusted = START
+        self._notes: list[str] = []
+        """What was found so far, also by a `load` that failed in the middle."""
         self._segment_bytes = segment_bytes
         self._segment: OpenSegment | None = None
         self._closing: list[OpenSegment] = []
@@ -86,7 +88,7 @@ class RunDirectory:
         Raises:
             OSError: the disk refuses.
         """
-        notes: list[str] = []
+        notes = self._notes
         found = read_map(self.disk, self.path, RUN_FILE, notes)
         known = {**meta, **(found or {})}
         if known != found:
@@ -97,7 +99,7 @@ class RunDirectory:
                 self.ledger = Ledger.from_map(values)
         except MessageError as error:
             notes.append(f"{LEDGER_FILE}: {error}; what was removed counts as missing")
-        recovery = Recovery(self.disk, self.path, self.ledger, trusted)
+        recovery = Recovery(self.disk, self.path, self.ledger, trusted, notes=notes)
         recovery.run()
         if CONTROL_FILE in self.disk.names(self.path):
             self._open_control()  # lines of an earlier life may not be synced yet
@@ -112,10 +114,11 @@ class RunDirectory:
             self.name,
             known,
             recovery.streams,
-            notes + recovery.notes,
+            list(dict.fromkeys(notes)),
             sum(segment.size for segment in recovery.segments.values()),
             sum(self.ledger.removed().values()),
         )
+        self._notes = []
 
     @property
     def end(self) -> Position:

@@ -61,8 +61,9 @@ def why_unheard(endpoint: Endpoint, secret: bytes | None) -> CollectorUnavailabl
 
     ZeroMQ keeps to itself what stands in its greeting, which names the mechanism that the other side insists on.
     """
-    # Signature, version 3.0, mechanism, no server, filler: as the ZeroMQ message transport protocol has it.
-    ours = b"\xff\0\0\0\0\0\0\0\1\x7f" + b"\3\0" + b"NULL".ljust(20, b"\0") + bytes(32)
+    # Signature and version, as the ZeroMQ message transport protocol has them. No more: to a mechanism that it does not
+    # like the other side gives no answer.
+    ours = b"\xff\0\0\0\0\0\0\0\1\x7f\3"
     theirs = b""
     try:
         with sockets.create_connection((endpoint.host, endpoint.port), timeout=PROBE_S) as connection:

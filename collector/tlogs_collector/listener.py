@@ -28,7 +28,7 @@ RECEIVE_MESSAGES: Final = 64
 """What one peer may have waiting here; an honest one is bounded by its window long before."""
 
 PORTS_TRIED: Final = 100
-ZAP_DOMAIN: Final = b"tlogs"
+ZAP_DOMAIN: Final = "tlogs"
 
 
 class Listener:
@@ -87,17 +87,17 @@ class Listener:
 
         class OnlyHolders:
             def callback(self, domain: str, key: bytes) -> bool:
-                return secrets.compare_digest(z85.encode(key), admitted)
+                return secrets.compare_digest(key, admitted)
 
         self._authenticator = ThreadAuthenticator(self.context)
         self._authenticator.start()
         provider: Any = OnlyHolders()
-        self._authenticator.configure_curve_callback(domain="*", credentials_provider=provider)
+        self._authenticator.configure_curve_callback(domain=ZAP_DOMAIN, credentials_provider=provider)
         own = z85.encode(curve_seed(secret, "collector"))
         self.socket.curve_secretkey = own
         self.socket.curve_publickey = zmq.curve_public(own)
         self.socket.curve_server = True
-        self.socket.setsockopt(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
+        self.socket.setsockopt(zmq.ZAP_DOMAIN, ZAP_DOMAIN.encode())
 
     def close(self) -> None:
         """Close the socket; what is on its way out has half a second."""

@@ -11,6 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -170,6 +171,7 @@ class Lab:
         self.outboxes = root / "outboxes"
         self._mark = uuid.uuid4().hex
         self._processes: list[Process] = []
+        self._inside: list[str] = []
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("TLOGS_", "TORCH", "SLURM"))}
         for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
             kept.pop(name, None)
@@ -183,7 +185,8 @@ class Lab:
 
     def start(self, command: Sequence[str], environ: Mapping[str, str] = {}, kind: type[Process] = Process) -> Any:
         """Start a process; *environ* is added to what all have."""
-        process = kind(command, {**self.environ, **environ}, self.root, f"process{len(self._processes)}")
+        name = f"process{len(self._processes)}"
+        process = kind([*self._inside, *command], {**self.environ, **environ}, self.root, name)
         self._processes.append(process)
         return process
 
@@ -204,6 +207,13 @@ class Lab:
         given = {**self.rank(rank, world_size, collector), **environ}
         process: Process = self.start([sys.executable, "-c", WORKER + script], given)
         return process
+
+    @contextmanager
+    def inside(self, namespace: str) -> Iterator[None]:
+        """Start what is started meanwhile inside a network namespace."""
+        self._inside = ["ip", "netns", "exec", namespace]
+        yield
+        self._inside = []
 
     @staticmethod
     def rank(rank: int | None = 0, world_size: int = 1, collector: Any = None) -> dict[str, str]:

@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CPU    := --retries 1 --timeout 15 --extra-index-url https://download.pytorch.org/whl/cpu
 BUILD  := $(TORCH)$(if $(filter Linux,$(shell uname -s)),+cpu)
 
-.PHONY: help demo test check style types layers format bench clean
+.PHONY: help demo test torture check style types layers format bench clean
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | awk -F: '{printf "make %-8s %s\n", $$1, $$2}'
 
@@ -32,6 +32,9 @@ demo: $(VENV)/.torch  ## a 4-rank job, steered and merged, in half a minute
 
 test: $(VENV)/.tools $(VENV)/.torch  ## the whole suite, in parallel
 	$(BIN)/python -m pytest -n auto
+
+torture: $(VENV)/.tools  ## everything that can go wrong, for TORTURE_S=120 seconds, SEED= to repeat it
+	@$(BIN)/python tests/torture/torture.py --seconds $(or $(TORTURE_S),120) $(if $(SEED),--seed $(SEED))
 
 check: style types layers  ## format, lint, types, import contracts
 

@@ -30,13 +30,13 @@ def left_open(directory: Path) -> list[Known]:
 
 
 def _is_owned(lock: Path) -> bool:
-    """Whether a live daemon holds the run; only for runs that this process has not opened, whose lock it would drop."""
+    """Whether a live daemon holds the run."""
     try:
         fd = os.open(lock, os.O_RDWR)
     except OSError:
         return False
     try:
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return True
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
 from typing import Final
 
@@ -12,7 +13,9 @@ from tlogs_shared.errors import StoreError
 
 __all__ = ["Syncer"]
 
-RETAIN_EVERY_S: Final = 5.0
+RETAIN_EVERY_S: Final = 1.0
+"""The store's bounds are looked at so often, also under a load that never pauses."""
+
 FAILED_PAUSE_S: Final = 0.5
 
 
@@ -56,9 +59,13 @@ class Syncer:
         os.close(self._signal)
 
     def _run(self) -> None:
+        retained_s = time.monotonic()
         while not self._stop:
-            if not self._work.wait(RETAIN_EVERY_S):
+            found = self._work.wait(RETAIN_EVERY_S)
+            if time.monotonic() - retained_s >= RETAIN_EVERY_S:
                 self._retain()
+                retained_s = time.monotonic()
+            if not found:
                 continue
             self._work.clear()
             if self._stop:
@@ -71,9 +78,10 @@ class Syncer:
                 self._tell()
 
     def _retain(self) -> None:
+        """One step, so that acknowledgements wait for no more than that; the next one comes after another sync."""
         try:
-            while not self._stop and self._store.retain():
-                pass
+            if self._store.retain():
+                self._work.set()
         except StoreError as error:
             self._fail(error)
 

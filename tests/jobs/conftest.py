@@ -111,7 +111,7 @@ class Process:
     def ends(self, status: int = 0) -> str:
         """Wait until it ends with this status; what it printed on standard error."""
         found = self.popen.wait(DEADLINE_S)
-        assert found == status, f"ended with {found}, expected {status}: {self.err}"
+        assert found == status, f"ended with {found}, expected {status}: {self.err[-4000:]}"
         return self.err
 
     def signal(self, number: int) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 import tlogs
 from tlogs.cli import COMMANDS, cli
-from tlogs_collector.cli import main as collector
+from tlogs_collector.cli import command as collector
 from tlogs_shared.errors import TlogsError
 
 README = Path(__file__).parents[2] / "README.md"

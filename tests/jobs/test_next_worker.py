@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,7 +14,10 @@ pytestmark = pytest.mark.multiprocess
 
 def test_the_next_worker_brings_in_what_the_last_one_left(lab: Lab) -> None:
     """The collector sees neither the outboxes nor this host's list of collectors, as on another machine."""
-    elsewhere = {"TLOGS_OUTBOX_DIR": str(lab.root / "not here"), "XDG_STATE_HOME": str(lab.root / "other state")}
+    elsewhere: dict[str, Any] = {
+        "TLOGS_OUTBOX_DIR": str(lab.root / "not here"),
+        "XDG_STATE_HOME": str(lab.root / "other state"),
+    }
     first = lab.collector("--quiet", "--insecure", **elsewhere)
     first.kill()
     script = "import os\nfor n in range(100): log.info('step %d', n)\nos._exit(9)\n"

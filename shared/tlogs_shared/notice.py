@@ -42,7 +42,7 @@ class Notice:
         try:
             values: Any = json.loads(text)
             notice = cls(
-                endpoint=str(Endpoint.parse(values["endpoint"], source=source)),
+                endpoint=str(Endpoint.parse(str(values["endpoint"]), source=source)),
                 secret=None if values["secret"] is None else str(values["secret"]),
                 pid=int(values["pid"]),
                 host=str(values["host"]),

@@ -160,7 +160,7 @@ def find_origin(environ: Mapping[str, str], origin: Origin) -> Origin:
 
     def number(name: str) -> int | None:
         text = environ.get(name)
-        if text is None:
+        if not text:  # some launchers leave an empty one
             return None
         try:
             value = int(text)
@@ -173,6 +173,8 @@ def find_origin(environ: Mapping[str, str], origin: Origin) -> Origin:
     def found(rank: int, local_rank: int | None, world_size: int | None, **more: Any) -> Origin:
         if world_size is not None and rank >= world_size:
             raise ConfigError(f"rank {rank} in a world of {world_size}: expected a rank from 0 to {world_size - 1}")
+        if rank > MAX_RANK:
+            raise ConfigError(f"rank {rank}: expected one from 0 to {MAX_RANK}")
         return replace(origin, rank=rank, local_rank=local_rank, world_size=world_size, provisional=False, **more)
 
     if (rank := number("RANK")) is not None:
@@ -190,7 +192,8 @@ def find_origin(environ: Mapping[str, str], origin: Origin) -> Origin:
     if (rank := number("OMPI_COMM_WORLD_RANK")) is not None:
         return found(rank, number("OMPI_COMM_WORLD_LOCAL_RANK"), number("OMPI_COMM_WORLD_SIZE"))
     if (rank := number("PMI_RANK")) is not None:
-        return found(rank, number("MPI_LOCALRANKID") or number("PMI_LOCAL_RANK"), number("PMI_SIZE"))
+        local = number("MPI_LOCALRANKID")
+        return found(rank, number("PMI_LOCAL_RANK") if local is None else local, number("PMI_SIZE"))
     return replace(origin, rank=0, local_rank=0, world_size=1, provisional=True)
 
 

@@ -10,9 +10,19 @@ from tlogs_shared.errors import ConfigError
 __all__ = ["format_duration", "parse_duration", "parse_size"]
 
 _UNITS_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION: Final = re.compile(r"(\d{1,12}(?:\.\d{1,20})?)(ms|s|m|h|d)")
-_FACTORS: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30}
-_SIZE: Final = re.compile(r"(\d{1,15}(?:\.\d{1,20})?)\s*([kmgt]?i?)b?", re.IGNORECASE)
+_DURATION: Final = re.compile(r"(\d{1,12}(?:\.\d{1,20})?)(ms|s|m|h|d)", re.ASCII)
+_FACTORS: Final = {
+    "": 1,
+    "k": 10**3,
+    "m": 10**6,
+    "g": 10**9,
+    "t": 10**12,
+    "ki": 2**10,
+    "mi": 2**20,
+    "gi": 2**30,
+    "ti": 2**40,
+}
+_SIZE: Final = re.compile(r"(\d{1,15}(?:\.\d{1,20})?)\s*([kmgt]?i?)b?", re.IGNORECASE | re.ASCII)
 
 
 def parse_duration(text: str, *, source: str = "duration") -> float:
@@ -36,11 +46,11 @@ def format_duration(seconds: float) -> str:
     >>> format_duration(0.25), format_duration(5.04), format_duration(75), format_duration(90061)
     ('250ms', '5.0s', '1m15s', '1d1h')
     """
-    if seconds < 1:
+    if round(seconds, 3) < 1:
         return f"{seconds * 1000:.0f}ms"
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f}s"
-    left = int(seconds)
+    left = round(seconds)
     found: list[str] = []
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
         count, left = divmod(left, size)

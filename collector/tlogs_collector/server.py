@@ -29,7 +29,7 @@ MESSAGES_A_TURN: Final = 256
 """So many messages are handled before timers and acknowledgements get their turn."""
 
 TICK_S: Final = 0.25
-FOLLOWED_TICK_S: Final = 0.05
+FOLLOWED_TICK_S: Final = 0.1
 RETRY_S: Final = 1.0
 SAME_WORDS_S: Final = 60.0
 """The same sentence is not said again before so long."""

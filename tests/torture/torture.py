@@ -74,10 +74,12 @@ class Torture:
         self._settle()
 
     def _do(self, name: str, fault: Callable[[], bool]) -> None:
-        # Where records were dropped the numbers count gap records too: that backlog is not known exactly.
+        # Of those that log just now. Where records were dropped the numbers count gap records too: such a backlog is
+        # not known exactly.
         for worker in self._scene.workers:
             worker.look()
-        exact = [worker.backlog for worker in self._scene.workers if not worker.dropped]
+        speaking = [one for one in self._scene.workers if one.ledger.total() and not one.is_stopped]
+        exact = [worker.backlog for worker in speaking if not worker.dropped]
         if fault():
             self.faults[name] += 1
             if exact:

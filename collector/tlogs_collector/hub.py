@@ -59,7 +59,7 @@ BATCHES_PER_S: Final = 5000
 
 AGE_S: Final = 0.02
 PERIOD_S: Final = 1.0
-FOLLOWED_PERIOD_S: Final = 0.25
+FOLLOWED_PERIOD_S: Final = 0.5
 FOLLOWED_PEERS: Final = 64
 """Up to so many ranks heartbeats come faster while someone follows, so that merged output lags less."""
 

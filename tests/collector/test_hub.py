@@ -158,7 +158,7 @@ def test_settings_are_sent_until_they_are_in_force_and_answered(stage: Stage) ->
 
 @pytest.mark.parametrize(
     ("ranks", "followed", "period_s", "age_s"),
-    [(1, False, 1.0, 0.02), (2, True, 0.25, 0.02), (70, True, 1.0, 0.02), (600, False, 1.2, 0.12)],
+    [(1, False, 1.0, 0.02), (2, True, 0.5, 0.02), (70, True, 1.0, 0.02), (600, False, 1.2, 0.12)],
 )
 def test_the_pace_follows_the_size_of_the_job_and_whether_someone_watches(
     stage: Stage, ranks: int, followed: bool, period_s: float, age_s: float

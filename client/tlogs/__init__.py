@@ -10,10 +10,11 @@ From outside::
     with tlogs.connect() as job:
         job.set_logs(c10d=logging.DEBUG)
 
-The modules, in reading order. The worker: `session` (init to shutdown), `intake` and `crash` (records and last
-words), `outbox` with `outbox_file`, `link` (every decision) and `forwarder` (the one thread with the socket), made
-together by `channel`. Levels: `apply`, with `alone` and `torch_bridge` for a process without and with torch. The
-operator: `discovery`, `operator`, `job`, `broadcast`. Reading: `archive`, `source`, `reader`. What dead processes
+The modules, in reading order. The worker: `session` (init to shutdown) with `config`, `identity` and `discovery`;
+`intake` and `crash` (records and last words); `outbox` with `outbox_file`, `extents`, `drops` and `excerpt`; `link`
+(every decision) with `tenure`, and `forwarder` (the one thread with the socket) with `transport`, made together by
+`channel`. Levels: `apply` and `layer` over a `base`, which is `alone` or `torch_bridge`; `mirror` is torch's own
+functions. The operator: `operator`, `job`, `broadcast`. Reading: `archive`, `source`, `reader`. What dead processes
 left: `salvage`, `relic`, `recovery`. The command: `cli`.
 """
 

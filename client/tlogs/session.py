@@ -27,7 +27,7 @@ from tlogs.identity import helper_of, identify, is_in_group, learn, mark, unmark
 from tlogs.intake import Intake
 from tlogs.link import Lay
 from tlogs.recovery import inherit
-from tlogs_shared.errors import TlogsError
+from tlogs_shared.errors import ConfigError, TlogsError
 from tlogs_shared.lease import Lease
 from tlogs_shared.origin import Origin
 
@@ -48,6 +48,7 @@ class Session:
 
     def __init__(self, config: Config, origin: Origin, environ: Mapping[str, str]) -> None:
         """Begin; see `init`."""
+        self.arguments: Mapping[str, Any] = {}
         self._config = config
         self._environ = dict(environ)
         self._origin = origin
@@ -215,10 +216,11 @@ def init(
     """Apply TORCH_LOGS and forward this process's records to the collector; an argument beats the environment.
 
     Without a collector's address (*collector*, or TLOGS_COLLECTOR) levels are applied and nothing is forwarded.
-    Again with the same arguments it returns the same session.
+    Called again it returns the same session.
 
     Raises:
-        ConfigError: a variable or argument that cannot be used; the text names it.
+        ConfigError: a variable or argument that cannot be used, or an argument other than that of the call before;
+            the text names it.
         DirectiveError: TORCH_LOGS cannot be understood.
         StoreError: the outbox cannot be made.
     """
@@ -227,8 +229,13 @@ def init(
     if outbox_dir is not None:
         environ["TLOGS_OUTBOX_DIR"] = outbox_dir
     config = Config.from_environ(environ, collector=collector, secret=secret)
+    arguments = {"collector": collector, "run": run, "rank": rank, "local_rank": local_rank, "world_size": world_size}
     with _lock:
         if _current is not None:
+            for name, value in arguments.items():
+                before = _current.arguments.get(name)
+                if value is not None and before not in (None, value):
+                    raise ConfigError(f"init({name}={value!r}) after init({name}={before!r}); call shutdown() between")
             return _current
         if config.disabled:
             _current = Session(config, identify({}), environ)
@@ -240,6 +247,7 @@ def init(
         if config.capture_warnings:
             logging.captureWarnings(True)
         _current = Session(config, origin, environ)
+        _current.arguments = arguments
         if config.address is not None:
             mark(os.environ, origin)
             atexit.register(shutdown)

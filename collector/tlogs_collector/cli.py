@@ -133,8 +133,8 @@ def _options(given: Mapping[str, Any], environ: Mapping[str, str]) -> Options:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--dir {directory}: {error.strerror}; choose a directory that can be written") from None
-    if not os.access(directory, os.W_OK | os.X_OK):
-        raise ConfigError(f"--dir {directory}: it cannot be written; choose another directory")
+    if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+        raise ConfigError(f"--dir {directory}: it cannot be read and written; choose another directory")
     return Options(
         listen=listen,
         listen_asked=given["listen"] is not None,

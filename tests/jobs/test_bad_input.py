@@ -90,6 +90,20 @@ def test_init_raises_a_config_error_that_names_the_variable(
     assert not list(lab.root.glob("**/*.outbox"))
 
 
+def test_a_second_init_that_asks_for_something_else_is_an_error(lab: Lab) -> None:
+    """The same again, or nothing in particular, is harmless."""
+    script = """
+assert tlogs.init(rank=3) is tlogs.init(rank=3) is tlogs.init()
+try:
+    tlogs.init(rank=4)
+except tlogs.ConfigError as error:
+    print(error)
+"""
+    worker = lab.worker("tlogs.shutdown()\n" + script, None)
+    worker.ends()
+    assert worker.out == "init(rank=4) after init(rank=3); call shutdown() between\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

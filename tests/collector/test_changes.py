@@ -239,6 +239,17 @@ def test_a_lease_that_was_reset_meanwhile_is_not_withdrawn_again(stage: Stage, a
     assert events(stage).count("withdrawn") == 0
 
 
+def test_a_lease_that_was_replaced_meanwhile_is_not_withdrawn_again(stage: Stage, ask: Any) -> None:
+    [rank] = stage.ranks(1)
+    ask(lay(1))
+    ask(lay(2))
+    rank.say(m.Applied(2, {1: ("failed", "disabled"), 2: ("applied", "")}, b""))
+    first, second = (found for found in stage.heard(b"op") if isinstance(found, m.Report))
+    assert (first.error, second.error) == ("disabled; nothing was changed", "")
+    assert [lease.revision for lease in stage.hub.runs[RUN].leases] == [2]
+    assert events(stage).count("withdrawn") == 0
+
+
 def test_an_answer_of_no_known_kind_is_a_failure(stage: Stage, ask: Any) -> None:
     first, second = stage.ranks(2)
     ask(lay(1))

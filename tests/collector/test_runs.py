@@ -107,6 +107,15 @@ def test_a_stream_joins_the_newest_run_with_its_key_if_it_can_be_of_that_job(
     assert second.peer.info.attempt == attempt
 
 
+def test_a_rank_joins_the_run_in_which_only_its_helpers_have_been(stage: Stage) -> None:
+    helper = stage.rank(0, helper="DataLoader0")
+    helper.hello()
+    helper.bye()
+    rank = stage.rank(0)
+    rank.hello()
+    assert rank.peer.run == helper.peer.run
+
+
 def test_a_whole_elastic_restart_stays_one_run(stage: Stage) -> None:
     """Also when its first rank is done again before its second has come."""
     for rank in stage.ranks(2, restart_count=0):

@@ -47,6 +47,12 @@ def test_what_does_not_say_host_and_process_is_no_origin(values: object) -> None
         Origin.from_map(values)
 
 
+@pytest.mark.parametrize("values", [None, [], {}, {"origin": None}])
+def test_what_says_nothing_of_its_origin_describes_no_stream(values: object) -> None:
+    with pytest.raises(MessageError):
+        StreamInfo.from_map(values)
+
+
 @pytest.mark.parametrize("rank", [-1, 1_000_001])
 def test_a_rank_that_no_set_of_ranks_can_name_is_refused(rank: int) -> None:
     with pytest.raises(MessageError, match=f"rank {rank}"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from types import MappingProxyType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import msgpack
@@ -299,6 +300,12 @@ def test_a_packed_map_comes_back(value: dict[str, Any]) -> None:
 def test_what_is_no_packed_map_is_refused(data: bytes) -> None:
     with pytest.raises(MessageError):
         unpack_plain(data)
+
+
+def test_any_kind_of_map_can_be_said() -> None:
+    """What cannot be changed any more is a map, too."""
+    message = m.Bye(3, MappingProxyType({10: 2}))
+    assert decode(encode(message)) == m.Bye(3, {10: 2})
 
 
 def test_only_primitives_can_be_said() -> None:

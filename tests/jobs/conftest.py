@@ -48,10 +48,9 @@ log.setLevel(logging.DEBUG)
 def wait_for(found: Callable[[], T], what: str = "", deadline_s: float = DEADLINE_S) -> T:
     """Ask again and again until *found* returns something that holds, and return that."""
     deadline = time.monotonic() + deadline_s
-    pause = time.sleep
     while not (value := found()):
         assert time.monotonic() < deadline, f"waited {deadline_s:g} s in vain{': ' if what else ''}{what}"
-        pause(POLL_S)
+        time.sleep(POLL_S)
     return value
 
 
@@ -246,10 +245,10 @@ class Lab:
         """How many records all runs in the collector's directory hold, counted from the segments' headers."""
         return sum(run.records for run in tlogs.runs(collector.directory))
 
-    def wait_for_more(self, collector: Collector) -> None:
-        """Wait until more records are stored than now."""
-        before = self.stored(collector)
-        wait_for(lambda: self.stored(collector) > before, "more records stored")
+    def wait_for_more(self, collector: Collector, count: int = 1) -> None:
+        """Wait until so many records more are stored than now."""
+        goal = self.stored(collector) + count
+        wait_for(lambda: self.stored(collector) >= goal, "more records stored")
 
     @staticmethod
     def wait_for(found: Callable[[], Any], what: str = "") -> Any:

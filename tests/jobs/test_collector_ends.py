@@ -48,8 +48,7 @@ def test_a_collector_killed_again_and_again_has_each_record_once(lab: Lab, by_ra
     for worker in workers:
         worker.says("ready")
     for _ in range(4):
-        lab.wait_for_more(collector)
-        time.sleep(moments.uniform(0, 0.2))  # what is random is the moment, nothing is waited for
+        lab.wait_for_more(collector, moments.randrange(1, 5000))
         collector.kill()
         collector = lab.collector("--quiet", port=collector.port)
     counts = {rank: logged(worker) for rank, worker in enumerate(workers)}

@@ -67,7 +67,7 @@ tlogs.forwarder.UNHEARD_S = 0.2
 os.environ['TLOGS_COLLECTOR'] = '{closed_port}'
 tlogs.shutdown()
 tlogs.init()
-deadline = time.monotonic() + 3.5
+deadline = time.monotonic() + 2.2
 while time.monotonic() < deadline: time.sleep(0.1)
 """
     worker = lab.worker(script, rank, 2)

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Final, NamedTuple
 
+from tlogs_shared.record import MAX_ARGS
 from tlogs_shared.registry import component_of
 
 __all__ = ["Append", "Intake", "formatted"]
@@ -186,6 +187,8 @@ class Intake:
             template = self._guarded(_str, template)
         if not args:
             return template, None, None
+        if len(args) > MAX_ARGS:
+            return template, None, self._guarded(_message, record)
         if type(args) is tuple and PRIMITIVES.issuperset(map(type, args)):
             return template, args, None
         if type(args) is dict and PRIMITIVES.issuperset(map(type, args.values())) and {str}.issuperset(map(type, args)):
@@ -260,6 +263,7 @@ def _replacement(intake: Intake, original: Callable[..., Any]) -> Callable[..., 
                 and levelno in common
                 and path in paths
                 and type(args) is tuple
+                and len(args) <= MAX_ARGS
                 and type(line) is int
                 and len(taken.__dict__) == standard
             ):

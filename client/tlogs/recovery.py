@@ -60,6 +60,8 @@ def recover(paths: Iterable[Path], environ: Mapping[str, str], only: Address | N
     for path in paths:
         try:
             dead = open_dead(path)
+        except FileNotFoundError:
+            continue  # somebody else has brought it in
         except OSError as error:
             yield Recovered(str(path), "", 0, error.strerror or str(error))
             continue

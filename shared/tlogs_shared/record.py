@@ -28,6 +28,7 @@ from tlogs_shared.errors import MessageError
 
 __all__ = [
     "EXTRA_KEYS",
+    "MAX_ARGS",
     "MAX_RECORD_BYTES",
     "Fields",
     "Record",
@@ -41,6 +42,12 @@ __all__ = [
 
 MAX_RECORD_BYTES: Final = 1024 * 1024
 """A message up to this size travels whole; of a longer one the beginning travels, with a mark of what is missing."""
+
+MAX_ARGS: Final = 1024
+"""Arguments that may travel beside the template; with more the message is settled at the rank."""
+
+MAX_ITEMS: Final = 4 * MAX_ARGS
+"""No array or map in a record is longer: an unpacker makes room for what a few bytes only claim."""
 
 RECORD_SLACK: Final = 64 * 1024
 """What the other fields of a record with a message of full size may take beside it."""
@@ -102,8 +109,14 @@ def pack(record: Fields) -> bytes:
 
 def unpacker(size: int) -> msgpack.Unpacker:
     """An unpacker for at most *size* bytes of records."""
+    most = min(max(size, 1), MAX_ITEMS)
     return msgpack.Unpacker(
-        max_buffer_size=max(size, 1), strict_map_key=False, unicode_errors="surrogatepass", raw=False
+        max_buffer_size=max(size, 1),
+        max_array_len=most,
+        max_map_len=most,
+        strict_map_key=False,
+        unicode_errors="surrogatepass",
+        raw=False,
     )
 
 

@@ -368,3 +368,17 @@ def test_a_record_of_names_that_the_program_registered_says_so() -> None:
     finally:
         made.uninstall()
     assert [record.extra for record in found] == [{"component": "core"}] * 2 + [None] * 4
+
+
+@pytest.mark.parametrize("args", [tuple(range(5000)), ({str(n): n for n in range(5000)},)])
+def test_a_message_of_thousands_of_arguments_is_settled_here(
+    taken: list[Taken], log: logging.Logger, args: tuple[Any, ...]
+) -> None:
+    """A reader refuses arrays that are longer than any record needs."""
+    template = "%s " * 5000 if len(args) > 1 else "%(17)s"
+    for _ in range(2):
+        log.info(template, *args)
+    for record in taken:
+        assert record.args is None
+        assert record.message == template % (args if len(args) > 1 else args[0])
+    assert len(taken) == 2

@@ -145,3 +145,9 @@ def test_the_json_form_leaves_out_what_does_not_apply() -> None:
         "func": "f", "stream": "log",
     }  # fmt: skip
     assert not math.isnan(record.ts)
+
+
+def test_arrays_that_claim_to_be_huge_cost_nothing() -> None:
+    """Each of these heads claims a thousand million items; room for them must not be made."""
+    with pytest.raises(MessageError):
+        list(unpack_all(b"\xdd\x3b\x9a\xca\x00" * 1000))

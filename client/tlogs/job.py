@@ -169,6 +169,11 @@ class Job:
         rows: list[dict[str, Any]] = self._operator.ask("ranks", self._run)["rows"]
         return rows
 
+    def rejected(self) -> int:
+        """How many times somebody spoke to the collector without the secret, or broke the protocol."""
+        found: int = self._operator.ask("ranks", self._run)["rejected"]
+        return found
+
     def tail(
         self, *, follow: bool = True, count: int = 10, timeout: float | None = None, **filters: Any
     ) -> Iterator[Record]:

@@ -49,6 +49,9 @@ __all__ = ["Action", "Complain", "Free", "GoBack", "Held", "Lay", "Link", "Send"
 HELLO_EVERY_S = 1.0
 """A hello that was not answered is said again: it may have met a collector that was just starting."""
 
+MAX_HELLO_S = 8.0
+"""Each time after twice as long, up to this: thousands of ranks that start at once must not drown the collector."""
+
 REFUSED_EVERY_S = 5.0
 """After a refusal: a secret may be put right while the job runs."""
 
@@ -171,6 +174,7 @@ class Link:
         self._recovering = recovering
         self._clock = ClockEstimate()
         self._hello_due_s = 0.0
+        self._hello_wait_s = HELLO_EVERY_S
         self._beat_due_s = 0.0
         self._heard_s = 0.0
         self._progress_s = 0.0
@@ -212,6 +216,7 @@ class Link:
         """The socket did not take *message*: nobody is connected, or the other side does not read."""
         if isinstance(message, Hello):
             self._hello_due_s = now.s + 0.1
+            self._hello_wait_s = HELLO_EVERY_S
 
     def relabel(self, origin: Origin, now: Moment) -> list[Action]:
         """A label was learnt late: say hello with it until a welcome answers that."""
@@ -286,6 +291,7 @@ class Link:
     def _wait(self, now: Moment) -> None:
         self.state = State.WAITING
         self._hello_due_s = now.s
+        self._hello_wait_s = HELLO_EVERY_S
         self._forget_in_flight()
 
     def _forget_in_flight(self) -> None:
@@ -293,8 +299,10 @@ class Link:
         self._in_flight_bytes = 0
 
     def _hello(self, now: Moment) -> Send:
-        self._hello_due_s = now.s + HELLO_EVERY_S
         self._nonces.append(self._random(NONCE_BYTES))
+        # Ever more seldom, and not all ranks at once: a collector that thousands greet must get round to them.
+        self._hello_due_s = now.s + self._hello_wait_s * (0.75 + self._nonces[-1][-1] / 512)
+        self._hello_wait_s = min(2 * self._hello_wait_s, MAX_HELLO_S)
         if not self._is_labelled:
             self._labelled.add(self._nonces[-1])
         return Send(
@@ -331,6 +339,7 @@ class Link:
             return self._refuse("access", text, now)
         again = self.state is State.LIVE
         self.state = State.LIVE
+        self._hello_wait_s = HELLO_EVERY_S
         self.run = message.run
         self.attempt = message.attempt
         # After a restart of the collector the run that it told us is the one to go on in.

@@ -15,7 +15,7 @@ from typing import Any, Final
 import zmq
 
 from tlogs.discovery import Address
-from tlogs.transport import dial
+from tlogs.transport import dial, why_unheard
 from tlogs_shared import wire
 from tlogs_shared.batch import Header
 from tlogs_shared.cursor import Position
@@ -39,6 +39,9 @@ from tlogs_shared.page import unpack_index
 from tlogs_shared.secret import NONCE_BYTES, is_proof, prove
 
 __all__ = ["Operator", "author"]
+
+CONNECT_S: Final = 2.0
+"""Whoever listens has taken a connection long before; a person should not wait for the rest."""
 
 ANSWER_S: Final = 5.0
 """A collector that is there answers a question within this time."""
@@ -188,10 +191,7 @@ class Operator:
                     self._news.append(message)
                 case _:
                     pass
-        raise CollectorUnavailable(
-            f"no answer from {self.address.endpoint} within {self._timeout:g} s: a firewall is in the way, "
-            "or its secret is another one"
-        )
+        raise why_unheard(self.address.endpoint, self.address.secret)
 
     def _prove(self, challenge: Challenge) -> bytes:
         secret = self.address.secret
@@ -231,11 +231,13 @@ class Operator:
                 self._socket.send_multipart(frames, zmq.NOBLOCK)
                 return
             except zmq.Again:
-                left = deadline - time.monotonic()
+                left = min(deadline - time.monotonic(), CONNECT_S)
                 if left <= 0 or not self._socket.poll(int(left * 1000), zmq.POLLOUT):
+                    error = why_unheard(self.address.endpoint, self.address.secret)
+                    if isinstance(error, AccessDenied):
+                        raise error from None
                     raise CollectorUnavailable(
-                        f"no collector at {self.address.endpoint} (found in: {self.address.source}); "
-                        "start one with: tlogs-collector"
+                        f"{error} (named by: {self.address.source}); start one with: tlogs-collector"
                     ) from None
 
     def _receive(self, deadline: float) -> Message | None:

@@ -169,11 +169,16 @@ class Session:
     # On the forwarder's thread.
 
     def _lay(self, action: Lay) -> tuple[Mapping[int, Sequence[str]], Mapping[str, Any]]:
-        outcome = LEVELS.overlay(action.leases)
+        # Each lease that is new is judged with those below it; a rank may get several at once.
+        new = {lease.revision for lease in action.began} - self._answers.keys()
+        for end, lease in enumerate(action.leases, 1):
+            if lease.revision in new or end == len(action.leases):
+                outcome = LEVELS.overlay(action.leases[:end])
+                self._answers[lease.revision] = (outcome.kind, outcome.reason)
+        if not action.leases:
+            LEVELS.overlay([])
         in_force = {lease.revision for lease in action.leases}
         self._answers = {revision: answer for revision, answer in self._answers.items() if revision in in_force}
-        if in_force:
-            self._answers[max(in_force)] = (outcome.kind, outcome.reason)  # it is judged on the newest
         for lease in action.began:
             self._note(f"lease {lease.revision} began: {_describe(lease)}", lease)
         for lease in action.ended:

@@ -101,10 +101,9 @@ class Server:
         while not self._is_done():
             drained = self._drain()
             self._acknowledge()
+            self._tick(drained)
             if not drained:
                 continue
-            # Only now: nobody is called late while its messages wait here to be read.
-            self._tick()
             followed = bool(self._hub.desk.followers)
             poller.poll(int(1000 * (FOLLOWED_TICK_S if followed else TICK_S)))
             try:
@@ -298,12 +297,16 @@ class Server:
 
     # Time.
 
-    def _tick(self) -> None:
+    def _tick(self, drained: bool) -> None:
+        """Look at the time: operators' deadlines and news always, who is late only once all messages are read."""
         now = moment()
         interval = FOLLOWED_TICK_S if self._hub.desk.followers else TICK_S
         if now.s - self._ticked_s < interval:
             return
         self._ticked_s = now.s
+        if not drained:
+            self._carry_out(self._hub.desk.tick(now), now)
+            return
         self._carry_out(self._hub.tick(now), now)
         if now.s - self._retried_s >= RETRY_S:
             self._retried_s = now.s

@@ -50,6 +50,9 @@ class FakeJob(Job):
     def ranks(self) -> list[dict[str, Any]]:
         return self.rows
 
+    def rejected(self) -> int:
+        return 0
+
     def levels(self) -> dict[str, Any]:
         return self.found
 

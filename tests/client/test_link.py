@@ -91,14 +91,26 @@ def test_hello_is_said_again_until_a_welcome_comes() -> None:
     talk = Talk()
     [hello] = talk.wait()
     assert hello == Send(m.Hello(STREAM, ORIGIN, 20, 5, talk.nonce))
-    assert talk.wait(0.5) == []
-    assert talk.link.due_s() == talk.now.s + 0.5
-    assert kinds(talk.wait(0.5)) == ["Hello"]
+    assert talk.wait(0.7) == []
+    assert 0.05 <= talk.link.due_s() - talk.now.s <= 0.55
+    assert kinds(talk.wait(0.55)) == ["Hello"]
     assert talk.welcome() == [Free(8), GoBack(10)]
     assert (talk.link.state, talk.link.run, talk.link.attempt) == (State.LIVE, "run", 2)
     assert kinds(talk.wait()) == ["Heartbeat"]
     assert talk.wait(0.5) == []
     assert kinds(talk.wait(0.5)) == ["Heartbeat"]
+
+
+def test_a_hello_that_nobody_answers_is_said_ever_more_seldom() -> None:
+    """A collector that thousands of ranks greet at once must get round to them."""
+    talk = Talk()
+    waits = []
+    for _ in range(6):
+        talk.wait()
+        waits.append(talk.link.due_s() - talk.now.s)
+        talk.wait(waits[-1])
+    for wait, nominal in zip(waits, (1, 2, 4, 8, 8, 8), strict=True):
+        assert 0.75 * nominal <= wait <= 1.25 * nominal
 
 
 def test_a_hello_that_the_socket_did_not_take_is_said_again_soon() -> None:
@@ -265,8 +277,8 @@ def test_a_label_learnt_late_is_said_until_it_is_confirmed_and_moves_no_records(
     assert isinstance(hello.message, m.Hello)
     assert hello.message.origin == replace(ORIGIN, rank=5, run="run")
     talk.hear(replace(WELCOME, nonce=old))  # this answers a hello with the old label
-    assert talk.link.due_s() == talk.now.s + HELLO_EVERY_S
-    assert sorted(kinds(talk.wait(1.0))) == ["Heartbeat", "Hello"]
+    assert 0 < talk.link.due_s() - talk.now.s <= 1.25 * HELLO_EVERY_S
+    assert sorted({*kinds(talk.wait(1.0)), *kinds(talk.wait(0.3))}) == ["Heartbeat", "Hello"]
     assert talk.welcome() == []
     assert kinds(talk.wait(1.0)) == ["Heartbeat"]
     assert talk.link.in_flight == 400

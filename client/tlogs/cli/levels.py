@@ -79,6 +79,8 @@ def _leases_table(leases: list[dict[str, Any]]) -> str:
         left = "no end" if lease["ttl_s"] is None else f"{duration(lease['ttl_s'])} left"
         how = " ".join(word for word in ("replace", "force") if lease[word])
         scope = lease["ranks"] + (f" on {lease['hosts']}" if lease["hosts"] else "")
+        if lease.get("outside"):
+            how = f"{how} (no rank {lease['outside']} any more)".strip()
         rows.append([str(lease["revision"]), settings or "defaults", scope, left, lease["author"], how])
     return table(["LEASE", "SETS", "RANKS", "TIME", "AUTHOR", ""], rows, right="LEASE") + "\n"
 

@@ -50,9 +50,12 @@ def ranks(everything: bool, run: str | None, collector: str | None, secret_file:
     """
     with job_at(collector, secret_file, run) as job:
         rows = job.ranks()
+        rejected = job.rejected()
     if as_json:
         click.echo(json.dumps(rows))
         return 0
+    if rejected:
+        click.echo(f"{rejected} messages rejected: without the secret, or against the protocol", err=True)
     if not rows:
         click.echo("no rank has come yet")
         return 0

@@ -182,7 +182,11 @@ def raw_payload(header: Header, payload: bytes | memoryview) -> bytes:
         raw = bytes(payload)
     else:
         try:
-            # A bound is given, so that a few hostile bytes cannot ask for gigabytes.
+            # What the frame says of its own size is what the decompressor makes room for, whatever bound it is given:
+            # a few hostile bytes could ask for gigabytes.
+            declared = zstandard.get_frame_parameters(payload).content_size
+            if declared not in (header.raw_size, zstandard.CONTENTSIZE_UNKNOWN):
+                raise MessageError(f"expected {header.raw_size} unpacked bytes, found a payload of {declared}")
             raw = zstandard.ZstdDecompressor().decompress(payload, max_output_size=header.raw_size)
         except zstandard.ZstdError as error:
             raise MessageError(f"a payload that does not unpack: {error}") from None

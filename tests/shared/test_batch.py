@@ -135,3 +135,14 @@ def test_sizes_beyond_the_limits_are_refused_before_anything_is_read() -> None:
 def test_small_payloads_are_not_compressed() -> None:
     header, _ = seal(Header(stream=bytes(16)), b"x" * 10, zstandard.ZstdCompressor())
     assert header.codec is Codec.PLAIN
+
+
+def test_a_frame_that_claims_gigabytes_is_refused_before_room_is_made_for_them() -> None:
+    """zstd's own header says how large the content is; nothing else bounds what a decompressor allocates for it."""
+    frame = bytearray(zstandard.ZstdCompressor().compress(b"x" * 70_000))
+    assert frame[4] >> 6 == 2, "a content size of four bytes"
+    at = 5 if frame[4] & 0x20 else 6
+    frame[at : at + 4] = (0xFFFF_FFFF).to_bytes(4, "little")
+    header = Header(b"s" * 16, codec=Codec.ZSTD, count=1, raw_size=70_000, size=len(frame))
+    with pytest.raises(MessageError, match="found a payload of 4294967295"):
+        records(header, bytes(frame))

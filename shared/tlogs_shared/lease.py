@@ -6,7 +6,6 @@ looked at as a whole, so a rank that missed a change ends in the same place as o
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +20,9 @@ __all__ = ["Lease", "parse_specs", "stack", "visible"]
 
 MAX_SETTINGS: Final = 512
 """Names in one lease: torch has under a hundred, and every rank keeps every lease."""
+
+MAX_TTL_S: Final = 100 * 365 * 86400
+"""A hundred years: the end, in nanoseconds since the epoch, still fits into 64 bits. Longer is for ever."""
 
 _NAME: Final = re.compile(r"\w+(\.\w+)*")
 _MAX_LEVEL: Final = 1000
@@ -112,8 +114,10 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
 def _checked(name: str, value: Any) -> Any:
     if type(value) not in _TYPES[name]:
         raise MessageError(f"a lease whose {name} is {type(value).__name__}")
-    if name == "ttl_s" and value is not None and not 0 <= value < math.inf:
-        raise MessageError(f"a lease that lasts {value} seconds")
+    if name == "ttl_s" and value is not None and not 0 <= value <= MAX_TTL_S:
+        raise MessageError(f"a lease that lasts {value} seconds, expected 0 to {MAX_TTL_S}, or for ever")
+    if type(value) is int and not 0 <= value < 2**63:
+        raise MessageError(f"a lease whose {name} is {value}")
     return value
 
 

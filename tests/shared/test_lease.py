@@ -52,6 +52,9 @@ def test_a_lease_survives_its_form_on_the_wire(given_lease: Lease) -> None:
         {"ranks": "x"},
         {"ttl_s": float("nan")},
         {"ttl_s": -1.0},
+        {"ttl_s": float("inf")},
+        {"ttl_s": 1e12},  # its end would not fit into 64 bits, which is all that a message has
+        {"ends_ns": 2**63},
         {"hosts": 7},
     ],
 )

@@ -171,9 +171,13 @@ class Intake:
             return self._paths[path]
         except KeyError:
             pass
-        short = absolute = os.path.realpath(path) if path else ""
+        try:
+            short = absolute = os.path.realpath(path) if path else ""
+        except (OSError, ValueError):  # a relative path whose directory has been removed, or no path at all
+            short = absolute = path
         for root in sys.path:
-            if root and absolute.startswith(root if root.endswith(os.sep) else root + os.sep):
+            # Programs put other things than texts there, which Python itself passes over.
+            if type(root) is str and root and absolute.startswith(root if root.endswith(os.sep) else root + os.sep):
                 short = os.path.relpath(absolute, root)
                 break
         self._paths[path] = short

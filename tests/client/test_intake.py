@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -382,3 +383,23 @@ def test_a_message_of_thousands_of_arguments_is_settled_here(
         assert record.args is None
         assert record.message == template % (args if len(args) > 1 else args[0])
     assert len(taken) == 2
+
+
+def test_a_path_object_in_sys_path_costs_no_record(
+    taken: list[Taken], log: logging.Logger, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Python passes over what is no text there, and so do we."""
+    monkeypatch.setattr(sys, "path", [tmp_path, *sys.path])
+    log.info("one")
+    assert [record.text for record in taken] == ["one"]
+
+
+def test_a_relative_path_whose_directory_was_removed_is_taken_as_it_stands(
+    taken: list[Taken], log: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone() -> str:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(os, "getcwd", gone)
+    log.handle(logging.LogRecord(log.name, logging.INFO, "<removed>", 1, "one", (), None))
+    assert [record.path for record in taken] == ["<removed>"]

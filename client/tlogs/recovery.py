@@ -116,7 +116,7 @@ def _bring_in(dead: DeadOutbox, origin: Origin, address: Address, unheard: set[s
     if link.run is None and not done:
         unheard.add(endpoint)
         problem = f"no answer from {endpoint}; it stays"
-    return Recovered(dead.path, origin.label, relic.acknowledged - had, problem)
+    return Recovered(dead.path, origin.label, relic.acknowledged - had - relic.missing, problem)
 
 
 def inherit(address: Address, environ: Mapping[str, str]) -> None:

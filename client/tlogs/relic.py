@@ -12,13 +12,20 @@ __all__ = ["Relic"]
 
 
 class Relic:
-    """What a dead process left."""
+    """What a dead process left.
+
+    Numbers that stood where the file is damaged cannot be supplied: once all before them is stored they count as
+    acknowledged, and a collector that asks for them is told with a hello from where on there is more.
+    """
 
     def __init__(self, dead: DeadOutbox) -> None:
         self._dead = dead
-        self._acknowledged = dead.header.acknowledged
         self._head = dead.head
+        self._acknowledged = dead.header.acknowledged
+        self.missing = 0
+        """How many numbers were passed over for that."""
         self._extents = dead.extents(self._acknowledged)
+        self._due, self._next = self._acknowledged, next(self._extents, None)
 
     @property
     def head(self) -> int:
@@ -51,12 +58,23 @@ class Relic:
         return 0
 
     def cut(self, close_open: bool) -> Extent | None:
-        """The next extent."""
-        return next(self._extents, None)
+        """The next extent; what lies behind damage has to wait until all before it is stored."""
+        extent = self._next
+        first = self._head if extent is None else extent.first
+        if first > self._due:
+            if self._acknowledged < self._due:
+                return None
+            if self._acknowledged < first:
+                self.missing += first - self._acknowledged
+                self._acknowledged = first
+        if extent is not None:
+            self._due, self._next = extent.end, next(self._extents, None)
+        return extent
 
     def rewind(self, watermark: int) -> None:
         """Hand out again from this number on."""
         self._extents = self._dead.extents(watermark)
+        self._due, self._next = watermark, next(self._extents, None)
 
     def acknowledge(self, watermark: int) -> None:
         """Everything below this number is stored elsewhere."""

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from tlogs.outbox import GROW_AGAIN_NS, Outbox
 from tlogs.outbox_file import outbox_capacity, outbox_directory
+from tlogs.relic import Relic
 from tlogs.salvage import DeadOutbox, open_dead
 from tlogs_shared import ring
 from tlogs_shared.batch import TARGET_RAW_BYTES
@@ -483,6 +484,52 @@ def test_a_dead_outbox_knows_what_was_dropped(make: Callable[..., Outbox]) -> No
     dead = open_dead(outbox.path)
     assert dead is not None
     assert dead.header.dropped == {20: 1, 40: 1}
+    dead.delete()
+
+
+def test_what_lies_behind_damage_is_supplied_once_all_before_it_is_stored(make: Callable[..., Outbox]) -> None:
+    outbox = make()
+    while outbox.head < 2 or outbox._base == ring.START_BYTES:
+        put(outbox, "x" * 100)
+    put(outbox, "last")
+    first = outbox._extent_first  # of the second piece
+    outbox.close(delete=False)
+    with open(outbox.path, "r+b") as file:
+        file.seek(ring.START_BYTES + ring.PIECE_HEADER_BYTES + 2000)
+        file.write(b"\xff" * 100)
+    dead = open_dead(outbox.path)
+    assert dead is not None
+    relic = Relic(dead)
+    before = relic.cut(True)
+    assert before is not None
+    assert (before.first, relic.cut(True), relic.acknowledged) == (0, None, 0)
+    relic.acknowledge(before.end)
+    behind = relic.cut(True)
+    assert behind is not None
+    # A collector that asks for the missing ones is told by this that they will not come.
+    assert behind.first == relic.acknowledged == first
+    assert (relic.missing, behind.end, relic.cut(True)) == (first - before.end, relic.head, None)
+    dead.delete()
+
+
+def test_a_dead_outbox_whose_end_is_damaged_is_done_when_the_rest_is_stored(make: Callable[..., Outbox]) -> None:
+    outbox = make()
+    while outbox.head < 2 or outbox._base == ring.START_BYTES:
+        put(outbox, "x" * 100)
+    outbox.close(delete=False)
+    with open(outbox.path, "r+b") as file:
+        file.seek(ring.START_BYTES + ring.PIECE_HEADER_BYTES + 2000)
+        file.write(b"\xff" * 100)
+        file.seek(ring.START_BYTES + outbox._file.piece + ring.PIECE_HEADER_BYTES)
+        file.write(b"\xff" * 100)
+    dead = open_dead(outbox.path)
+    assert dead is not None
+    relic = Relic(dead)
+    before = relic.cut(True)
+    assert before is not None
+    relic.acknowledge(before.end)
+    assert relic.cut(True) is None
+    assert relic.acknowledged == relic.head == before.end + relic.missing > before.end
     dead.delete()
 
 

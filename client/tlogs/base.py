@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from threading import RLock
 from types import ModuleType
-from typing import Final, Literal
+from typing import Final, Literal, ParamSpec
 
 from tlogs.alone import Alone
 from tlogs.import_hook import ImportHook
@@ -31,6 +31,7 @@ _SILENT: Final = logging.NullHandler()
 """What `logging.lastResort` is under TLOGS_STDERR=quiet."""
 
 Items = list[tuple[str, object]]
+_Given = ParamSpec("_Given")
 
 
 class Base:
@@ -46,7 +47,7 @@ class Base:
         self._born = born
         self._kept: Alone | Bridge = Alone()
         self._coming: Bridge | None = None
-        self._hook = ImportHook(INTERNAL, self._torch_executed)
+        self._hook = ImportHook(INTERNAL, _guarded(self._torch_executed))
         self._listens = False
         self._quiet = False
         self._last_resort: logging.Handler | None = None
@@ -181,7 +182,7 @@ class Base:
             bridge.admit(self._kept.additions())
             bridge.adopt(self._kept.handlers)
             bridge.accept_empty()
-            bridge.hook(self._before_init, self._after_init, self._after_configure)
+            self._hook_into(bridge)
 
     def _before_init(self) -> None:
         """torch is about to set up its loggers: for the first time, where the state is still kept here."""
@@ -215,5 +216,20 @@ class Base:
         if isinstance(old, Alone):
             bridge.admit(old.additions())
             old.close(restore=False)
-        bridge.hook(self._before_init, self._after_init, self._after_configure)
+        self._hook_into(bridge)
         self._changed()
+
+    def _hook_into(self, bridge: Bridge) -> None:
+        bridge.hook(_guarded(self._before_init), _guarded(self._after_init), _guarded(self._after_configure))
+
+
+def _guarded(call: Callable[_Given, None]) -> Callable[_Given, None]:
+    """*call* for torch to make: what fails in it is ours to know of, and must not end an import or a `set_logs`."""
+
+    def guarded(*args: _Given.args, **kwargs: _Given.kwargs) -> None:
+        try:
+            call(*args, **kwargs)
+        except Exception:  # noqa: BLE001 - a torch that is other than all we know must be imported all the same
+            _log.warning("tlogs: levels may not follow this torch", exc_info=True)
+
+    return guarded

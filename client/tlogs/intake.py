@@ -115,8 +115,17 @@ class Intake:
         """Take one record. Never raises."""
         try:
             self._take(record)
-        except Exception:  # noqa: BLE001 - a training job must not die of what stands in a record
-            self.refused += 1
+        except Exception as error:  # noqa: BLE001 - a training job must not die of what stands in a record
+            self.refuse(record, error)
+
+    def refuse(self, record: logging.LogRecord, error: Exception) -> None:
+        """Count a record that could not be taken, and say so in its place. Never raises."""
+        self.refused += 1
+        text, args = "a record of %s could not be taken: %s", (_str(record.name), _repr(error))
+        try:
+            self.append(logging.WARNING, "tlogs", text, args, None, "", 0, "", "", {"stream": "tlogs"})
+        except Exception:  # noqa: BLE001 - as above; perhaps it is append itself that fails
+            pass
 
     def _take(self, record: logging.LogRecord) -> None:
         name, path = str(record.name), str(record.pathname)
@@ -280,8 +289,8 @@ def _replacement(intake: Intake, original: Callable[..., Any]) -> Callable[..., 
                     )
                     return passed
             intake.take(taken)
-        except Exception:  # noqa: BLE001 - a training job must not die of what stands in a record
-            intake.refused += 1
+        except Exception as error:  # noqa: BLE001 - a training job must not die of what stands in a record
+            intake.refuse(taken, error)
         return passed
 
     return filter

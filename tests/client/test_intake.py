@@ -300,6 +300,22 @@ def test_an_error_inside_never_reaches_the_caller(log: logging.Logger) -> None:
     assert intake.refused == 2
 
 
+def test_where_a_record_cannot_be_taken_another_says_so() -> None:
+    def fail() -> str:
+        raise RuntimeError("broken")
+
+    found: list[Taken] = []
+    intake = Intake(into(found), trace_id=fail)
+    intake.install()
+    try:
+        lonely("torch.test_intake").info("x")
+    finally:
+        intake.uninstall()
+    text = "a record of torch.test_intake could not be taken: RuntimeError('broken')"
+    assert [(record.levelno, record.logger, record.text) for record in found] == [(logging.WARNING, "tlogs", text)]
+    assert intake.refused == 1
+
+
 def test_uninstalling_leaves_logging_as_it_was(log: logging.Logger) -> None:
     found: list[Any] = []
     before = logging.Logger.filter

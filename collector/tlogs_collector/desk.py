@@ -140,9 +140,9 @@ class Desk:
 
 
 def _news(run: Run, now: Moment) -> tuple[int, int, bool]:
-    """What a follower is told of a run: records stored, the time before which nothing is to come, whether it lives."""
-    late = [peer for peer in run.peers.values() if peer.is_open and peer.is_late(now.s, run.period_s)]
-    return sum(peer.records for peer in run.peers.values()), run.horizon_ns(late), run.is_live
+    """What a follower is told of a run: that more is stored, the time before which nothing is to come, if it lives."""
+    late = [peer for peer in run.speaking.values() if peer.is_late(now.s, run.period_s)]
+    return run.taken, run.horizon_ns(late), run.is_live
 
 
 def _run_row(run: Run) -> dict[str, Any]:

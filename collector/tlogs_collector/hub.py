@@ -173,11 +173,13 @@ class Hub:
         header = message.header
         if header.stream != peer.stream:
             return self.broken(connection, "protocol", "a batch of another stream than the one that said hello")
-        if self.runs[peer.run].stalled:
+        run = self.runs[peer.run]
+        if run.stalled:
             return []
         lost = peer.info.lost
         match peer.judge(header):
             case Verdict.TAKE:
+                run.taken += 1
                 taken = Append(peer.run, header, message.payload)
                 return [taken] if peer.info.lost == lost else [PutStream(peer.run, peer.stream, peer.info), taken]
             case Verdict.HAVE:
@@ -247,6 +249,7 @@ class Hub:
 
     def reopened(self, run: str, streams: Mapping[bytes, Stored]) -> list[Action]:
         """After a failed sync the store has found out what it really has: go back to that."""
+        self.runs[run].taken += 1
         for peer in self.runs[run].peers.values():
             stored = streams.get(peer.stream)
             peer.go_back(*((0, 0) if stored is None else (stored.watermark, stored.records)))
@@ -259,8 +262,10 @@ class Hub:
         self._now_s = now.s
         actions: list[Action] = []
         for run in self.runs.values():
+            if not run.live:
+                continue
             period = self.pace(run)
-            if run.live and now.s >= run.watch_due_s:
+            if now.s >= run.watch_due_s:
                 run.watch_due_s = now.s + period / WATCHES_PER_PERIOD
                 actions += self._watch(run, max(period, PERIOD_S), now)
         if now.s - self._swept_s >= SWEEP_S:
@@ -272,8 +277,8 @@ class Hub:
     def _watch(self, run: Run, period_s: float, now: Moment) -> list[Action]:
         """Look who is missing."""
         actions: list[Action] = []
-        for peer in run.peers.values():
-            if not peer.is_open or now.s - peer.heard_s < period_s:
+        for peer in list(run.speaking.values()):
+            if now.s - peer.heard_s < period_s:
                 continue
             if self.is_alive(peer.info.origin) is False or (peer.connection is None and peer.is_lost(now.s, period_s)):
                 actions += self.gone(run, peer, now)

@@ -168,6 +168,7 @@ class Peer:
         self.gap = 0
         self.connection = None
         self.recovering = False
+        self.report = b""  # of levels that are no more; a long job has many streams that ended
 
     def state(self, now_s: float, now_ns: int, period_s: float) -> str:
         """`live late quiet gone done`, as `tlogs ranks` shows it."""

@@ -44,8 +44,10 @@ class Run:
     watch_due_s: float = 0.0
     stalled: str = ""
     """Why the store takes nothing at present, "" while it does."""
-    live: int = 0
-    """Streams that may still speak."""
+    taken: int = 0
+    """How often what is stored has changed: by this followers' news are told from what they know."""
+    speaking: dict[bytes, Peer] = field(default_factory=dict)
+    """The streams that may still speak: a long job leaves many behind that do not, and nobody looks at those."""
     _by_rank: dict[int, list[Peer]] = field(default_factory=dict)
     """The streams that are ranks themselves: a hello must not cost a look at every other rank."""
 
@@ -54,7 +56,8 @@ class Run:
     def add(self, peer: Peer) -> None:
         """A stream has come."""
         self.peers[peer.stream] = peer
-        self.live += peer.is_open
+        if peer.is_open:
+            self.speaking[peer.stream] = peer
         self._enlist(peer)
 
     def relabel(self, peer: Peer, origin: Origin) -> bool:
@@ -77,13 +80,18 @@ class Run:
 
     def end(self, peer: Peer, how: str) -> None:
         """A stream has ended: `bye`, `gone` or `recovered`."""
-        self.live -= peer.is_open
+        self.speaking.pop(peer.stream, None)
         peer.end(how)
 
     def reopen(self, peer: Peer) -> None:
         """A stream that had ended speaks again."""
-        self.live += not peer.is_open
+        self.speaking[peer.stream] = peer
         peer.info = replace(peer.info, end="")
+
+    @property
+    def live(self) -> int:
+        """How many streams may still speak."""
+        return len(self.speaking)
 
     @property
     def is_live(self) -> bool:
@@ -165,11 +173,7 @@ class Run:
     def horizon_ns(self, late: Iterable[Peer] = ()) -> int:
         """The corrected time before which nothing is still to come from streams that are alive and not *late*."""
         passed = {peer.stream for peer in late}
-        lows = [
-            peer.info.corrected(peer.low_ts)
-            for peer in self.peers.values()
-            if peer.is_open and peer.stream not in passed
-        ]
+        lows = [peer.info.corrected(peer.low_ts) for stream, peer in self.speaking.items() if stream not in passed]
         return max(0, min(FOR_EVER_NS, *lows)) if lows else FOR_EVER_NS
 
     # Leases.

@@ -158,6 +158,30 @@ def test_a_follower_is_told_what_is_new_and_nothing_twice(stage: Stage) -> None:
     assert [live for _, _, live in told(stage)] == [True, False]
 
 
+def test_what_is_brought_in_after_a_run_is_over_is_news(stage: Stage) -> None:
+    [rank] = stage.ranks(1)
+    follow(stage, None)
+    rank.hello(recovering=True)
+    stage.wait(0.1)
+    assert [live for _, _, live in told(stage)] == [False]
+    stage.wait(1.0)
+    assert told(stage) == []
+    rank.log(0, 3, recovered=True)
+    stage.wait(0.1)
+    assert [live for _, _, live in told(stage)] == [False]
+
+
+def test_a_stream_that_has_ended_costs_no_more_looks_until_it_speaks_again(stage: Stage) -> None:
+    rank, other = stage.ranks(2)
+    run = stage.hub.runs["made-up-1"]
+    rank.answer(0, filler="x" * 1000)
+    rank.bye()
+    assert list(run.speaking) == [other.stream]
+    assert run.peers[rank.stream].report == b""
+    rank.hello()
+    assert set(run.speaking) == {rank.stream, other.stream}
+
+
 def test_a_late_rank_does_not_hold_the_others_records_back(stage: Stage) -> None:
     late, live = stage.ranks(2)
     follow(stage, None)

@@ -28,6 +28,7 @@ class Channel:
 
         Raises:
             ConfigError, StoreError: the outbox cannot be made.
+            CollectorUnavailable: there are hardly any descriptors left for a socket.
         """
         stream = os.urandom(STREAM_ID_BYTES)
         path = outbox_directory(environ) / f"{origin.host}-{origin.pid}-{stream.hex()[:8]}{SUFFIX}"

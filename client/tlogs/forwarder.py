@@ -108,8 +108,6 @@ class Forwarder:
         self._compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL)
         self._unsent: Batch | None = None
         self._cut_s = 0.0
-        self._wake_out, self._wake_in = os.pipe()
-        os.set_blocking(self._wake_in, False)
         self._changed = threading.Condition()
         self._urgent = False
         self._deadline_s: float | None = None
@@ -119,6 +117,8 @@ class Forwarder:
         self._jobs: list[Callable[[Link, Moment], Sequence[Any]]] = []
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._socket = dial(self._context, endpoint, secret)
+        self._wake_out, self._wake_in = os.pipe()
+        os.set_blocking(self._wake_in, False)
         self._poller = zmq.Poller()
         self._thread = threading.Thread(target=self._work, name="tlogs-forwarder", daemon=True)
 

@@ -147,7 +147,7 @@ class Session:
                     self._open()
                 except (TlogsError, OSError) as error:
                     self._intake.append = _refuse
-                    log.warning("tlogs: process %d has no outbox: %s", os.getpid(), error)
+                    log.warning("tlogs: process %d cannot be heard: %s", os.getpid(), error)
                     return False
                 if self._crash is not None and (side_file := self._side_file()) is not None:
                     self._crash.follow(side_file)
@@ -228,6 +228,7 @@ def init(
             the text names it.
         DirectiveError: TORCH_LOGS cannot be understood.
         StoreError: the outbox cannot be made.
+        CollectorUnavailable: this process has hardly any descriptors left for a socket.
     """
     global _current
     environ = dict(os.environ)

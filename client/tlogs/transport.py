@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket as sockets
 from typing import Final
 
@@ -22,6 +23,9 @@ HEARTBEAT_MS: Final = 5000
 HEARTBEAT_TIMEOUT_MS: Final = 15000
 """ZeroMQ's own heartbeats are off by default, and a machine that vanished is then never noticed."""
 
+DESCRIPTORS: Final = 16
+"""What a context with one socket opens, and some more: where there are not so many, ZeroMQ ends the whole process."""
+
 PROBE_S: Final = 1.0
 GREETING_BYTES: Final = 64
 
@@ -30,7 +34,11 @@ def dial(context: zmq.Context[zmq.Socket[bytes]], endpoint: Endpoint, secret: by
     """A socket that connects to *endpoint*, now or when somebody listens there.
 
     To another machine it is encrypted, unless there is no secret: the collector may be one that asks for none.
+
+    Raises:
+        CollectorUnavailable: this process has hardly any descriptors left.
     """
+    _find_descriptors()
     socket = context.socket(zmq.DEALER)
     try:
         socket.linger = 0  # with the default, closing waits for ever for a peer that is gone
@@ -54,6 +62,19 @@ def dial(context: zmq.Context[zmq.Socket[bytes]], endpoint: Endpoint, secret: by
         socket.close()
         raise
     return socket
+
+
+def _find_descriptors() -> None:
+    found: list[int] = []
+    try:
+        while len(found) < DESCRIPTORS:
+            found.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        text = f"no socket to a collector: {error.strerror}, {DESCRIPTORS} are needed; raise the limit (ulimit -n)"
+        raise CollectorUnavailable(text) from None
+    finally:
+        for descriptor in found:
+            os.close(descriptor)
 
 
 def why_unheard(endpoint: Endpoint, secret: bytes | None) -> CollectorUnavailable:

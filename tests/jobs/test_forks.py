@@ -117,6 +117,29 @@ for thread in threads: thread.join()
     assert sorted(r["message"] for r in records if r["message"] != "chatter") == sorted(f"child {n}" for n in range(20))
 
 
+def test_a_child_with_hardly_any_descriptors_left_lives_on_without_a_stream(lab: Lab) -> None:
+    """ZeroMQ ends a process that has too few for it; how many that is depends on its build."""
+    script = """
+import resource
+def starve(spare):
+    top = max(int(name) for name in os.listdir('/dev/fd'))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (top + 30, top + 30))
+    found = []
+    try:
+        while True: found.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError: pass
+    for descriptor in found[:spare]: os.close(descriptor)
+for spare in range(12):
+    if (pid := os.fork()) == 0:
+        starve(spare)
+        log.info('child')
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0, spare
+log.info('rank')
+"""
+    assert said(run(lab, script)) == [("", "rank")]
+
+
 def test_a_program_that_a_rank_starts_is_its_helper_where_it_uses_tlogs(lab: Lab) -> None:
     """The rank's variables are in its environment too; that makes it no second rank."""
     script = """

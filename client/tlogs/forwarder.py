@@ -69,6 +69,10 @@ class Hooks:
     loud: bool = True
 
 
+_left: Final[list[zmq.Context[zmq.Socket[bytes]]]] = []
+"""Contexts that are not taken down, and must not be by the garbage collector."""
+
+
 class Supply(Held, Protocol):
     """Where records come from: the outbox of this process, or one that a dead process left."""
 
@@ -312,7 +316,10 @@ class Forwarder:
         with self._changed:
             self._changed.notify_all()
         self._socket.close(linger=500 if self._link.state is State.LIVE else 0)
-        self._context.term()
+        if self._link.run is not None:
+            self._context.term()
+        else:
+            _left.append(self._context)  # its thread may be asking for the host's name, and term would wait for that
         os.close(self._wake_in)
         os.close(self._wake_out)
 

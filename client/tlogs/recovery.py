@@ -133,4 +133,7 @@ def inherit(address: Address, environ: Mapping[str, str]) -> None:
         except (TlogsError, OSError) as error:
             log.debug("recovery: %s", error)
 
-    threading.Thread(target=bring_in, name="tlogs-recovery", daemon=True).start()
+    try:
+        threading.Thread(target=bring_in, name="tlogs-recovery", daemon=True).start()
+    except RuntimeError as error:  # no more threads for this process: what lies there can wait
+        log.debug("recovery: %s", error)

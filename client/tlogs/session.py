@@ -22,7 +22,7 @@ from tlogs.channel import Channel
 from tlogs.config import Config, unknown_names
 from tlogs.crash import SIDE_SUFFIX, CrashHooks
 from tlogs.discovery import Address
-from tlogs.forwarder import LINGER_S, Hooks
+from tlogs.forwarder import GREET_S, LINGER_S, Hooks
 from tlogs.identity import helper_of, identify, is_in_group, learn, mark, unmark
 from tlogs.intake import Intake
 from tlogs.link import Lay
@@ -36,6 +36,11 @@ __all__ = ["Session", "current", "flush", "init", "shutdown"]
 log = logging.getLogger("tlogs")
 
 _LOGGER: Final = "tlogs"
+
+HELPER_LINGER_S: Final = LINGER_S - GREET_S + 0.2
+"""At the end of a forked helper: a fifth of a second for a collector that has not answered yet, not a whole one. There
+may be dozens of them in each epoch, and what they leave is brought in later."""
+
 _lock = threading.RLock()
 _current: Session | None = None
 
@@ -56,6 +61,7 @@ class Session:
         self._closed = False
         self._answers: dict[int, Sequence[str]] = {}
         self._opening = threading.RLock()
+        self._is_opening = False
         self._learns = True
         self._intake = Intake(self._first_record, trace_id, LEVELS.label)
         self._crash: CrashHooks | None = None
@@ -138,17 +144,20 @@ class Session:
     def _first_record(self, *values: Any) -> bool:
         """Take the first record of a forked child: from here on it has a stream of its own."""
         with self._opening:
-            if self._closed:
-                return False
+            if self._closed or self._is_opening:
+                return False  # what is logged while the outbox is made has no place yet
             if self._channel is None:
                 # Only now, because multiprocessing names a process after it was forked.
                 self._origin = helper_of(self._origin)
+                self._is_opening = True
                 try:
                     self._open()
                 except (TlogsError, OSError) as error:
                     self._intake.append = _refuse
                     log.warning("tlogs: process %d cannot be heard: %s", os.getpid(), error)
                     return False
+                finally:
+                    self._is_opening = False
                 if self._crash is not None and (side_file := self._side_file()) is not None:
                     self._crash.follow(side_file)
                 _at_child_exit(self)
@@ -157,6 +166,7 @@ class Session:
     def forked(self) -> None:
         """In a forked child, before anything of it runs."""
         self._opening = threading.RLock()
+        self._is_opening = False
         # A process group that came along from the parent says nothing of this process.
         self._learns = not is_in_group()
         channel, self._channel = self._channel, None
@@ -306,7 +316,7 @@ def _at_child_exit(session: Session) -> None:
     """A child of multiprocessing leaves without running exit handlers, except those of its own kind."""
     util = sys.modules.get("multiprocessing.util")
     if util is not None:
-        util.Finalize(None, session.close, exitpriority=-100)
+        util.Finalize(None, session.close, args=(HELPER_LINGER_S,), exitpriority=-100)
 
 
 def _describe(lease: Lease) -> str:

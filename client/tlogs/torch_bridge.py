@@ -44,6 +44,22 @@ _NEEDED: Final = (
 )
 
 
+_NEEDED_OF_REGISTRY: Final = (
+    "artifact_descriptions",
+    "artifact_log_formatters",
+    "artifact_log_qnames",
+    "artifact_names",
+    "child_log_qnames",
+    "log_alias_to_log_qnames",
+    "off_by_default_artifact_names",
+    "register_artifact_log",
+    "register_artifact_name",
+    "register_child_log",
+    "register_log",
+    "visible_artifacts",
+)
+
+
 def find_bridge() -> Bridge | None:
     """The way to the torch that is loaded; None where there is none, or where it is only just being imported."""
     module = sys.modules.get(INTERNAL)
@@ -70,7 +86,10 @@ class Bridge:
     @property
     def is_complete(self) -> bool:
         """Whether this torch has all that is needed to change its settings without its reset."""
-        return all(hasattr(self._module, name) for name in _NEEDED)
+        registry = getattr(self._module, "log_registry", None)
+        return all(hasattr(self._module, name) for name in _NEEDED) and all(
+            hasattr(registry, name) for name in _NEEDED_OF_REGISTRY
+        )
 
     @property
     def is_hooked(self) -> bool:

@@ -85,7 +85,7 @@ class Options:
     "--max-bytes", metavar="SIZE", default="20GB", help="Bound of a run on disk; the oldest segments go first.  [20GB]"
 )
 @click.option("--keep-free", metavar="PERCENT", default="5", help="Leave so much of the file system free.  [5]")
-@click.option("--retain", metavar="AGE", help="Remove runs that ended so long ago.  [never]")
+@click.option("--retain", metavar="AGE", help="Remove runs of earlier daemons that ended so long ago.  [never]")
 @click.version_option(__version__, prog_name="tlogs-collector")
 def command(**given: Any) -> None:
     """Collect the records of every rank of a job, keep them, and print them merged.

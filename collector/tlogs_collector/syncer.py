@@ -32,6 +32,7 @@ class Syncer:
         os.set_blocking(self._signal, False)
         self._covered = 0
         self._failures: deque[StoreError] = deque()
+        self._fault: Exception | None = None
         self._work = threading.Event()
         self._stop = False
         self._thread = threading.Thread(target=self._run, name="tlogs-sync", daemon=True)
@@ -42,11 +43,17 @@ class Syncer:
         self._work.set()
 
     def take(self) -> tuple[int, list[StoreError]]:
-        """How many frames are safe by now, and what failed since the last call."""
+        """How many frames are safe by now, and what failed since the last call.
+
+        Raises:
+            Exception: a fault of this program ended the thread; nothing would be acknowledged any more.
+        """
         try:
             os.read(self.ready, 4096)
         except BlockingIOError:
             pass
+        if self._fault is not None:
+            raise self._fault
         failures = [self._failures.popleft() for _ in range(len(self._failures))]
         return self._covered, failures
 
@@ -59,6 +66,13 @@ class Syncer:
         os.close(self._signal)
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except Exception as error:  # noqa: BLE001 - the thread's outermost call: the daemon must end, and be seen to
+            self._fault = error
+            self._tell()
+
+    def _serve(self) -> None:
         retained_s = time.monotonic()
         while not self._stop:
             found = self._work.wait(RETAIN_EVERY_S)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -76,12 +78,33 @@ class Channel:
 
         self.forwarder.tell(job)
 
-    def close(self, timeout: float) -> bool:
-        """Send what is left and end; whether everything arrived. What did not arrive stays in the file."""
+    def close(self, timeout: float, *, at_exit: bool = False) -> bool:
+        """Send what is left and end; whether everything arrived. What did not arrive stays in the file.
+
+        *at_exit* it stays open: exit handlers that were registered before us run after us, and may log. What they log
+        is recovered from the file, as after any other end.
+        """
         done = self.forwarder.close(timeout)
-        self.outbox.close(delete=done)
+        if at_exit:
+            _give_up_late(self.outbox)
+        else:
+            self.outbox.close(delete=done)
         return done
 
     def abandon(self) -> None:
         """In a forked child: this is the parent's."""
         self.outbox.abandon()
+
+
+def _give_up_late(outbox: Outbox) -> None:
+    """Give *outbox* up when exit handlers have run too: the interpreter then collects garbage once more, and tells.
+
+    Where it does not (``gc.disable()``), the file stays, and whoever recovers it finds nothing new in it.
+    """
+
+    def give_up(phase: str, _: object) -> None:
+        if phase == "start" and sys.is_finalizing():
+            gc.callbacks.remove(give_up)
+            outbox.close(delete=outbox.acknowledged >= outbox.head)
+
+    gc.callbacks.append(give_up)

@@ -43,7 +43,7 @@ def find_address(
     if not text:
         return None
     path = Path(text)
-    if path.is_dir() or text.endswith(".json") or ("/" in text and not text.startswith("tcp://")):
+    if path.is_dir() or text.endswith(".json") or ("/" in text and "://" not in text):
         return _with_secret(_read_notice(path, source), source, environ, secret_file, secret)
     endpoint = Endpoint.parse(text, source=source)
     found, where = _given_secret(environ, secret_file, secret)

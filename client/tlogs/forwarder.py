@@ -315,6 +315,11 @@ class Forwarder:
         self._carry_out(self._link.bye(), moment())
         with self._changed:
             self._changed.notify_all()
+        waiting = self._outbox.head - self._outbox.acknowledged
+        if waiting and self._link.run is None and not self._complained:
+            self._complain(
+                "unheard", f"no collector answered at {self._endpoint}; {waiting} records wait here for: tlogs recover"
+            )
         self._socket.close(linger=500 if self._link.state is State.LIVE else 0)
         if self._link.run is not None:
             self._context.term()

@@ -60,6 +60,7 @@ class Session:
         self._channel: Channel | None = None
         self._closed = False
         self._answers: dict[int, Sequence[str]] = {}
+        self._noted: set[int] = set()
         self._opening = threading.RLock()
         self._is_opening = False
         self._learns = True
@@ -104,13 +105,20 @@ class Session:
         channel = self._channel
         return True if channel is None else channel.forwarder.flush(timeout)
 
-    def close(self, timeout: float = LINGER_S) -> None:
-        """Send what is left, for at most *timeout* seconds, and take everything off the process again."""
+    def close(self, timeout: float = LINGER_S, *, at_exit: bool = False) -> None:
+        """Send what is left, for at most *timeout* seconds, and take everything off the process again.
+
+        *at_exit* records are still taken: see `Channel.close`.
+        """
         if self._closed:
             return
         self._closed = True
         if self._crash is not None:
             self._crash.uninstall()
+        if at_exit:
+            if self._channel is not None:
+                self._channel.close(timeout, at_exit=True)
+            return
         self._intake.uninstall()
         channel, self._channel = self._channel, None
         if channel is not None:
@@ -170,11 +178,11 @@ class Session:
         # A process group that came along from the parent says nothing of this process.
         self._learns = not is_in_group()
         channel, self._channel = self._channel, None
-        if channel is not None and not self._closed:
+        if channel is not None:
             channel.abandon()
             _inherited.append(channel)  # its socket and its context must not be taken down here
             self._origin = channel.origin
-            self._intake.append = self._first_record
+            self._intake.append = _refuse if self._closed else self._first_record
 
     # On the forwarder's thread.
 
@@ -189,10 +197,15 @@ class Session:
             LEVELS.overlay([])
         in_force = {lease.revision for lease in action.leases}
         self._answers = {revision: answer for revision, answer in self._answers.items() if revision in in_force}
+        # What this rank could not do, a name that it does not know say, is in its answer and not worth a record.
         for lease in action.began:
-            self._note(f"lease {lease.revision} began: {_describe(lease)}", lease)
+            if self._answers[lease.revision][0] != "failed":
+                self._noted.add(lease.revision)
+                self._note(f"lease {lease.revision} began: {_describe(lease)}", lease)
         for lease in action.ended:
-            self._note(f"lease {lease.revision} ended: {_describe(lease)}", lease)
+            if lease.revision in self._noted:
+                self._noted.discard(lease.revision)
+                self._note(f"lease {lease.revision} ended: {_describe(lease)}", lease)
         return self._answers, LEVELS.report()
 
     def _note(self, text: str, lease: Lease) -> None:
@@ -266,7 +279,7 @@ def init(
         _current.arguments = arguments
         if config.address is not None:
             mark(os.environ, origin)
-            atexit.register(shutdown)
+            atexit.register(_at_exit)
         return _current
 
 
@@ -283,6 +296,11 @@ def shutdown(timeout: float = LINGER_S) -> None:
     if session is not None:
         unmark(os.environ)
         session.close(timeout)
+
+
+def _at_exit() -> None:
+    if _current is not None:
+        _current.close(at_exit=True)
 
 
 def current() -> Session | None:

@@ -53,7 +53,13 @@ class Options:
     retain_s: float | None
 
 
-@click.command(context_settings={"token_normalize_func": lambda name: name.replace("_", "-"), "max_content_width": 100})
+@click.command(
+    context_settings={
+        "token_normalize_func": lambda name: name.replace("_", "-"),
+        "max_content_width": 100,
+        "help_option_names": ["-h", "--help"],
+    }
+)
 @click.option("--listen", metavar="ENDPOINT", help=f"Where ranks connect; port 0 picks a free one.  [{DEFAULT_LISTEN}]")
 @click.option(
     "--dir",
@@ -196,6 +202,7 @@ def serve(options: Options) -> None:
     def is_alive(origin: Origin) -> bool | None:
         return is_running(origin.pid) if origin.boot_id == here != "" else None
 
+    left = left_open(options.directory)
     hub = Hub(
         secret=options.secret,
         token=secrets.token_bytes,
@@ -203,7 +210,7 @@ def serve(options: Options) -> None:
         is_alive=is_alive,
         boot_id=here,
         only_run=options.run,
-        known=left_open(options.directory),
+        known=left,
     )
     recovery = Recovery(announcement.path)
     edges = Edges(
@@ -216,6 +223,9 @@ def serve(options: Options) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.stop())
     say(f"listening on {reachable}, storing in {options.directory}")
+    if left:
+        names = ", ".join(known.name for known in left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
+        say(f"left open by an earlier collector: run {names}; it goes on when its ranks come back")
     printer = None if options.quiet else Printer(announcement.path)
     try:
         server.run()

@@ -168,7 +168,7 @@ def test_levels_show_the_odd_rank_first(monkeypatch: pytest.MonkeyPatch, capsys:
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["4", "c10d=DEBUG", "0-7", "1m15s", "left", "anna@n1"]
     assert [line.split() for line in lines[4:6]] == [["c10d", "INFO", "INFO", "8"], ["c10d", "DEBUG", "DEBUG", "0-7"]]
-    assert lines[6:] == ["artifacts on, rank 8: none", "artifacts on, ranks 0-7: guards"]
+    assert lines[6:] == ["artifacts named, rank 8: none", "artifacts named, ranks 0-7: guards"]
 
 
 def test_ranks_come_with_the_odd_ones_first(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -79,3 +80,19 @@ for number in range(25):
     assert sorted(last) == sorted((rank, f"last words of {number}") for rank in range(4) for number in range(25))
     assert (closing.records, closing.lost) == (len(records), 0)
     assert len(records) == 4 * sum(range(1, 26))
+
+
+def test_what_exit_handlers_log_after_ours_is_stored_too(lab: Lab) -> None:
+    """Handlers that were registered before init(), as torch registers its own when it is imported, run after ours."""
+    collector = lab.collector("--quiet")
+    early = "import atexit, logging\natexit.register(lambda: logging.getLogger('late').warning('at the very end'))\n"
+    script = f"{early}import tlogs\ntlogs.init()\nlogging.getLogger('job').warning('on time')\n"
+    lab.start([sys.executable, "-c", script], lab.rank(collector=collector)).ends()
+    lab.wait_for(lambda: lab.stored(collector) == 2, "both records")
+    [closing] = collector.stop()
+    assert (closing.records, closing.dropped, closing.lost, closing.wordless) == (2, 0, 0, None)
+    assert [(record["message"], record.get("recovered", False)) for record in lab.cat()] == [
+        ("on time", False),
+        ("at the very end", True),
+    ]
+    assert list(lab.outboxes.iterdir()) == []

@@ -31,10 +31,12 @@ def fold(by_rank: Mapping[int, str]) -> Iterable[tuple[RankSet, str]]:
 def answers(result: Result) -> str:
     """Who gave which answer, a line for each, folded by rank set."""
     lines = []
-    until = "until it is reset" if result.until is None else f"until {result.until.astimezone():%H:%M:%S}"
+    until = ", until it is reset" if result.until is None else f", until {result.until.astimezone():%H:%M:%S}"
+    if result.ended:
+        until = ""
     if result.applied:
         lines.append(
-            f"applied  {in_words(result.applied)} in {result.took_ms:.0f} ms, {until} (revision {result.revision})"
+            f"applied  {in_words(result.applied)} in {result.took_ms:.0f} ms{until} (revision {result.revision})"
         )
     for ranks, why in fold(result.ignored):
         lines.append(f"ignored  {in_words(ranks)}: {why}")

@@ -87,6 +87,8 @@ def _leases_table(leases: list[dict[str, Any]]) -> str:
 
 def _levels_table(ranks: Mapping[str, Mapping[str, Any]]) -> str:
     """A row for each component that differs from torch's defaults anywhere, folded by rank set."""
+    if not ranks:
+        return "no live rank\n"
     lines: dict[str, dict[int, str]] = {}
     artifacts: dict[int, str] = {}
     for rank, report in ranks.items():
@@ -102,5 +104,5 @@ def _levels_table(ranks: Mapping[str, Mapping[str, Any]]) -> str:
                 rows.append([name, configured, effective, str(group)])
     found = table(["COMPONENT", "CONFIGURED", "EFFECTIVE", "RANKS"], rows) if rows else "all components at WARNING\n"
     for group, text in fold(artifacts):
-        found += f"artifacts on, {in_words(group)}: {text}\n"
+        found += f"artifacts named, {in_words(group)}: {text}\n"
     return found

@@ -26,13 +26,13 @@ HEAD: Final = [
     "PID",
     "ATTEMPT",
     "STORED",
-    "IN FLIGHT",
+    "INFLIGHT",
     "DROPPED",
     "LAST RECORD",
     "LAST HEARD",
     "CLOCK",
 ]
-HEAD_RIGHT: Final = "RANK PID ATTEMPT STORED"
+HEAD_RIGHT: Final = "RANK PID ATTEMPT STORED INFLIGHT DROPPED"
 ORDER: Final = ("gone", "late", "quiet", "live", "done")
 """The odd ones first."""
 
@@ -55,7 +55,10 @@ def ranks(everything: bool, run: str | None, collector: str | None, secret_file:
         click.echo(json.dumps(rows))
         return 0
     if rejected:
-        click.echo(f"{rejected} messages rejected: without the secret, or against the protocol", err=True)
+        click.echo(
+            f"{rejected} message{'s' if rejected != 1 else ''} rejected: without the secret, or against the protocol",
+            err=True,
+        )
     if not rows:
         click.echo("no rank has come yet")
         return 0

@@ -11,6 +11,7 @@ from tlogs.cli.options import collector_options
 from tlogs.discovery import find_address
 from tlogs.outbox_file import outbox_directory
 from tlogs.recovery import HELD, candidates, recover
+from tlogs_shared.errors import ConfigError
 
 __all__ = ["command"]
 
@@ -29,6 +30,9 @@ def command(outboxes: tuple[Path, ...], quiet: bool, collector: str | None, secr
     """
     secret = None if secret_file is None else str(secret_file)
     only = find_address(collector, os.environ, secret_file=secret)
+    missing = [str(path) for path in outboxes if not path.exists()]
+    if missing and not quiet:
+        raise ConfigError(f"no outbox at {', '.join(missing)}")
     paths = outboxes or candidates(outbox_directory(os.environ))
     count = problems = 0
     for found in recover(paths, os.environ, only):

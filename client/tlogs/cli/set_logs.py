@@ -91,10 +91,10 @@ def set_logs(
     with job_at(collector, secret_file, run) as job:
         if not yes and _is_flood(settings) and not _accepts_flood(job, lease.ranks, asks):
             raise ConfigError("nothing was changed; name fewer ranks (--ranks 0-3) or components, or say --yes")
-        if not as_json:
-            click.echo(_announcement(specs, settings), nl=False)
         began_ns = time.time_ns()
         result = job.lay(lease, timeout)
+        if not as_json:
+            click.echo(_announcement(specs, settings), nl=False)
         if result.ignored and not force and asks:
             click.echo(answers(result), nl=False)
             if click.confirm(f"lay it over TORCH_LOGS on {in_words(RankSet.of(result.ignored))}?"):

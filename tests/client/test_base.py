@@ -19,8 +19,12 @@ class LogState:
     def is_artifact_enabled(self, name):
         return False
 
+class Registry:
+    def __getattr__(self, name):
+        return None  # all the names that we look for, and nothing behind them
+
 log_state = LogState()
-log_registry = object()  # with none of the names that we look for
+log_registry = Registry()
 _is_torch_handler = _set_log_state = _setup_handlers = _track_handler = getArtifactLogger = print
 
 def _init_logs():
@@ -76,3 +80,15 @@ def test_what_fails_in_us_does_not_end_what_torch_does(strange_torch: None, capl
     base._hook_into(bridge)
     assert module._init_logs() == 7
     assert ["may not follow" in text for text in caplog.messages] == [True]
+
+
+def test_a_torch_without_the_names_that_we_need_is_left_alone(
+    strange_torch: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = listening()
+    try:
+        module: ModuleType = import_module(INTERNAL)
+    finally:
+        base._hook.remove()
+    module.log_registry = object()
+    assert not Bridge(module).is_complete

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 from collections import OrderedDict
@@ -16,6 +15,7 @@ from tlogs.segment_file import SegmentFile
 from tlogs_shared.batch import HEADER_BYTES, Header, Kind, check_payload
 from tlogs_shared.cursor import START, Position
 from tlogs_shared.errors import MessageError, StoreError
+from tlogs_shared.host import is_locked
 from tlogs_shared.ledger import Ledger
 from tlogs_shared.origin import StreamInfo
 from tlogs_shared.segment import (
@@ -176,17 +176,7 @@ class RunArchive:
 
     def is_live(self) -> bool:
         """Whether a daemon has the run open now."""
-        try:
-            lock = os.open(self.path / "lock", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        finally:
-            os.close(lock)
-        return False
+        return is_locked(self.path / "lock")
 
     def control(self) -> list[dict[str, Any]]:
         """The lines of the run's control journal: who asked for which levels, when."""

@@ -22,13 +22,13 @@ import os
 import re
 import resource
 import stat
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from tlogs_shared import ring
 from tlogs_shared.errors import ConfigError, StoreError
+from tlogs_shared.host import outbox_path
 
 __all__ = ["OutboxFile", "held", "is_held", "outbox_capacity", "outbox_directory"]
 
@@ -79,7 +79,7 @@ def outbox_directory(environ: Mapping[str, str]) -> Path:
         StoreError: the directory in the temporary directory cannot be made, or is not this user's.
     """
     asked = environ.get("TLOGS_OUTBOX_DIR")
-    path = Path(asked) if asked else Path(tempfile.gettempdir(), f"tlogs-{os.getuid()}")
+    path = outbox_path(environ)
     try:
         path.mkdir(mode=0o700, parents=bool(asked), exist_ok=True)
         # A link planted under the default name by somebody else must not be followed; one's own setting may be a link.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from pathlib import Path
 
 from tlogs_collector.hub import Known
 from tlogs_collector.run_directory import LOCK_FILE, RUN_FILE
+from tlogs_shared.host import is_locked
 
 __all__ = ["left_open"]
 
@@ -21,24 +20,9 @@ def left_open(directory: Path) -> list[Known]:
             meta = json.loads((path / RUN_FILE).read_bytes())
         except (OSError, ValueError):
             continue  # no run, or one whose opening says what is wrong with it
-        if not isinstance(meta, dict) or "ended_ns" in meta or _is_owned(path / LOCK_FILE):
+        if not isinstance(meta, dict) or "ended_ns" in meta or is_locked(path / LOCK_FILE):
             continue
         key, created_ns = meta.get("key"), meta.get("created_ns")
         if isinstance(key, str) and isinstance(created_ns, int):
             found.append(Known(path.name, key, created_ns))
     return found
-
-
-def _is_owned(lock: Path) -> bool:
-    """Whether a live daemon holds the run."""
-    try:
-        fd = os.open(lock, os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(fd)
-    return False

@@ -6,14 +6,12 @@ dead, is for `tlogs recover` to say, which opens it.
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from tlogs_shared.host import is_running
+from tlogs_shared.host import is_running, outbox_path
 
 __all__ = ["Orphans"]
 
@@ -24,8 +22,7 @@ class Orphans:
     """The outboxes of this user on this host that may need to be brought in."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        given = environ.get("TLOGS_OUTBOX_DIR")
-        self._directory = Path(given) if given else Path(tempfile.gettempdir(), f"tlogs-{os.getuid()}")
+        self._directory = outbox_path(environ)
         self._seen: set[Path] = set()
 
     def look(self) -> list[str]:

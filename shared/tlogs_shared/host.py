@@ -5,15 +5,17 @@ The one module of this package that looks at the machine, since both sides must 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from tlogs_shared.errors import ConfigError
 from tlogs_shared.secret import parse_secret
 
-__all__ = ["boot_id", "is_running", "live_directory", "read_secret_file"]
+__all__ = ["boot_id", "is_locked", "is_running", "live_directory", "outbox_path", "read_secret_file"]
 
 
 def live_directory(environ: Mapping[str, str]) -> Path:
@@ -45,6 +47,27 @@ def is_running(pid: int) -> bool:
     except (PermissionError, OverflowError):
         return True
     return not _is_zombie(pid)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a live process holds the lock file at *path*: a run is its daemon's for as long."""
+    try:
+        lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+def outbox_path(environ: Mapping[str, str]) -> Path:
+    """Where this user's outboxes lie on this host: TLOGS_OUTBOX_DIR, else below the temporary directory."""
+    asked = environ.get("TLOGS_OUTBOX_DIR")
+    return Path(asked) if asked else Path(tempfile.gettempdir(), f"tlogs-{os.getuid()}")
 
 
 def _is_zombie(pid: int) -> bool:

@@ -166,13 +166,12 @@ class Job:
 
     def ranks(self) -> list[dict[str, Any]]:
         """A row a rank, as `tlogs ranks --json` prints it."""
-        rows: list[dict[str, Any]] = self._operator.ask("ranks", self._run)["rows"]
-        return rows
+        return self.census()[0]
 
-    def rejected(self) -> int:
-        """How many times somebody spoke to the collector without the secret, or broke the protocol."""
-        found: int = self._operator.ask("ranks", self._run)["rejected"]
-        return found
+    def census(self) -> tuple[list[dict[str, Any]], int]:
+        """The rows of `ranks`, and how often somebody spoke without the secret or broke the protocol."""
+        found = self._operator.ask("ranks", self._run)
+        return found["rows"], found["rejected"]
 
     def tail(
         self, *, follow: bool = True, count: int = 10, timeout: float | None = None, **filters: Any

@@ -47,11 +47,8 @@ class FakeJob(Job):
         self.laid.append(lease)
         return Result.of(self.report)
 
-    def ranks(self) -> list[dict[str, Any]]:
-        return self.rows
-
-    def rejected(self) -> int:
-        return 0
+    def census(self) -> tuple[list[dict[str, Any]], int]:
+        return self.rows, 0
 
     def levels(self) -> dict[str, Any]:
         return self.found

@@ -49,8 +49,7 @@ def ranks(everything: bool, run: str | None, collector: str | None, secret_file:
     tlogs ranks
     """
     with job_at(collector, secret_file, run) as job:
-        rows = job.ranks()
-        rejected = job.rejected()
+        rows, rejected = job.census()
     if as_json:
         click.echo(json.dumps(rows))
         return 0

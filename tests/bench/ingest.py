@@ -82,7 +82,7 @@ class Sealed:
         return self._batches[self._next - 1]
 
     def cut(self, close_open: bool) -> Extent | None:
-        raise NotImplementedError("what is sealed is not cut")
+        raise AssertionError("what is sealed is not cut")
 
     def rewind(self, watermark: int) -> None:
         self._next = sum(1 for batch in self._batches if batch.header.end <= watermark)

@@ -166,7 +166,8 @@ class Job:
 
     def ranks(self) -> list[dict[str, Any]]:
         """A row a rank, as `tlogs ranks --json` prints it."""
-        return self.census()[0]
+        rows: list[dict[str, Any]] = self._operator.ask("ranks", self._run)["rows"]
+        return rows
 
     def census(self) -> tuple[list[dict[str, Any]], int]:
         """The rows of `ranks`, and how often somebody spoke without the secret or broke the protocol."""

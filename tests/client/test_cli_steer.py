@@ -47,6 +47,9 @@ class FakeJob(Job):
         self.laid.append(lease)
         return Result.of(self.report)
 
+    def ranks(self) -> list[dict[str, Any]]:
+        return self.rows
+
     def census(self) -> tuple[list[dict[str, Any]], int]:
         return self.rows, 0
 

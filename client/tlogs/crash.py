@@ -13,17 +13,12 @@ import threading
 from collections.abc import Callable
 from logging import CRITICAL
 from types import TracebackType
-from typing import Any, Final
+from typing import Any
 
 from tlogs.intake import Intake, formatted
+from tlogs.outbox_file import CRASH_LOGGER
 
-__all__ = ["LOGGER", "SIDE_SUFFIX", "CrashHooks"]
-
-LOGGER: Final = "tlogs.crash"
-"""The logger that these records name."""
-
-SIDE_SUFFIX: Final = ".fault"
-"""What faulthandler's file is called behind the outbox's own name."""
+__all__ = ["CrashHooks"]
 
 
 class CrashHooks:
@@ -137,7 +132,7 @@ class CrashHooks:
         args = (kind.__name__, _text(error), thread, *more)
         extra = {"exc": formatted((kind, error, traceback))}
         self._intake.append(
-            CRITICAL, LOGGER, template, args, None, self._intake.short_path(path), line, func, thread, extra
+            CRITICAL, CRASH_LOGGER, template, args, None, self._intake.short_path(path), line, func, thread, extra
         )
 
 

@@ -30,7 +30,13 @@ from tlogs_shared import ring
 from tlogs_shared.errors import ConfigError, StoreError
 from tlogs_shared.host import outbox_path
 
-__all__ = ["OutboxFile", "held", "is_held", "outbox_capacity", "outbox_directory"]
+__all__ = ["CRASH_LOGGER", "SIDE_SUFFIX", "OutboxFile", "held", "is_held", "outbox_capacity", "outbox_directory"]
+
+SIDE_SUFFIX: Final = ".fault"
+"""What faulthandler's file is called behind the outbox's own name."""
+
+CRASH_LOGGER: Final = "tlogs.crash"
+"""The logger that the records of last words name, whoever makes them: the process, or whoever recovers its outbox."""
 
 DEFAULT_CAPACITY_BYTES: Final = 64 << 20
 FORK_SHARE: Final = 16

@@ -10,8 +10,7 @@ from functools import cached_property
 from logging import CRITICAL
 from typing import Final
 
-from tlogs.crash import LOGGER, SIDE_SUFFIX
-from tlogs.outbox_file import held, is_held
+from tlogs.outbox_file import CRASH_LOGGER, SIDE_SUFFIX, held, is_held
 from tlogs_shared import ring
 from tlogs_shared.errors import MessageError
 from tlogs_shared.record import Fields, pack, unpack
@@ -83,7 +82,7 @@ class DeadOutbox:
             return b""
         template, _, stacks = text.partition("\n")
         ts = max(last_ts, written, 1 << 32)
-        return pack(Fields(ts, CRITICAL, LOGGER, template, None, None, "", 0, "", "", {"exc": stacks.strip()}))
+        return pack(Fields(ts, CRITICAL, CRASH_LOGGER, template, None, None, "", 0, "", "", {"exc": stacks.strip()}))
 
     def _pieces(self) -> list[tuple[int, int, int]]:
         """Number of the first record, begin and end in the file of each piece that holds records, oldest first."""

@@ -20,12 +20,13 @@ from typing import Any, Final
 from tlogs.apply import LEVELS, trace_id
 from tlogs.channel import Channel
 from tlogs.config import Config, unknown_names
-from tlogs.crash import SIDE_SUFFIX, CrashHooks
+from tlogs.crash import CrashHooks
 from tlogs.discovery import Address
 from tlogs.forwarder import GREET_S, LINGER_S, Hooks
 from tlogs.identity import helper_of, identify, is_in_group, learn, mark, unmark
 from tlogs.intake import Intake
 from tlogs.link import Lay
+from tlogs.outbox_file import SIDE_SUFFIX
 from tlogs.recovery import inherit
 from tlogs_shared.errors import ConfigError, TlogsError
 from tlogs_shared.lease import Lease

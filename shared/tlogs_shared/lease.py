@@ -14,9 +14,8 @@ from typing import Any, Final
 
 from tlogs_shared.errors import ConfigError, MessageError
 from tlogs_shared.rankset import RankSet
-from tlogs_shared.spec import parse_specs
 
-__all__ = ["Lease", "parse_specs", "stack", "visible"]
+__all__ = ["Lease", "stack", "visible"]
 
 MAX_SETTINGS: Final = 512
 """Names in one lease: torch has under a hundred, and every rank keeps every lease."""

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlogs_shared.errors import DirectiveError, MessageError
-from tlogs_shared.lease import Lease, parse_specs, stack, visible
+from tlogs_shared.lease import Lease, stack, visible
 from tlogs_shared.rankset import RankSet
 from tlogs_shared.registry import recorded
+from tlogs_shared.spec import parse_specs
 
 names = st.from_regex(r"[a-z_]{1,8}(\.[a-z_]{1,8}){0,2}", fullmatch=True)
 leases = st.builds(

@@ -20,9 +20,10 @@ from tlogs.cli.spec import SpecCommand
 from tlogs.job import DEFAULT_TTL_S, Job, Result, level_name
 from tlogs.operator import ANSWER_S, author
 from tlogs_shared.errors import ConfigError
-from tlogs_shared.lease import Lease, parse_specs
+from tlogs_shared.lease import Lease
 from tlogs_shared.rankset import RankSet
 from tlogs_shared.registry import recorded
+from tlogs_shared.spec import parse_specs
 
 __all__ = ["set_logs"]
 

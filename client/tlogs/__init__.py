@@ -24,11 +24,11 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from tlogs.broadcast import broadcast
-    from tlogs.job import Job, Result, connect
-    from tlogs.mirror import getArtifactLogger, register_artifact, register_log, set_logs
-    from tlogs.reader import read, runs
-    from tlogs.session import Session, flush, init, shutdown
+    from tlogs.loggers.torch_api import getArtifactLogger, register_artifact, register_log, set_logs
+    from tlogs.operator.broadcast import broadcast
+    from tlogs.operator.job import Job, Result, connect
+    from tlogs.reading.reader import read, runs
+    from tlogs.worker.session import Session, flush, init, shutdown
     from tlogs_shared.errors import (
         AccessDenied,
         CollectorUnavailable,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
         StoreError,
         TlogsError,
     )
-    from tlogs_shared.record import Record
+    from tlogs_shared.storage.record import Record
 
 __all__ = [
     "AccessDenied",
@@ -68,12 +68,12 @@ __all__ = [
 ]
 
 _HOMES: Final = {
-    "tlogs.broadcast": ("broadcast",),
-    "tlogs.job": ("Job", "Result", "connect"),
-    "tlogs.mirror": ("getArtifactLogger", "register_artifact", "register_log", "set_logs"),
-    "tlogs.reader": ("read", "runs"),
-    "tlogs.session": ("Session", "flush", "init", "shutdown"),
-    "tlogs_shared.record": ("Record",),
+    "tlogs.operator.broadcast": ("broadcast",),
+    "tlogs.operator.job": ("Job", "Result", "connect"),
+    "tlogs.loggers.torch_api": ("getArtifactLogger", "register_artifact", "register_log", "set_logs"),
+    "tlogs.reading.reader": ("read", "runs"),
+    "tlogs.worker.session": ("Session", "flush", "init", "shutdown"),
+    "tlogs_shared.storage.record": ("Record",),
 }
 
 

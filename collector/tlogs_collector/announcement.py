@@ -12,8 +12,8 @@ from typing import Final
 
 from tlogs_shared.errors import ConfigError
 from tlogs_shared.host import boot_id, is_running, live_directory
-from tlogs_shared.notice import FILE_NAME, Notice
-from tlogs_shared.secret import parse_secret
+from tlogs_shared.protocol.notice import FILE_NAME, Notice
+from tlogs_shared.protocol.secret import parse_secret
 
 __all__ = ["Announcement", "own_secret"]
 

@@ -16,19 +16,19 @@ from typing import Any, Final
 import click
 
 from tlogs_collector.announcement import Announcement, own_secret
-from tlogs_collector.catalogue import left_open
-from tlogs_collector.children import Printer, Recovery
-from tlogs_collector.hub import Hub
+from tlogs_collector.hub.hub import Hub
 from tlogs_collector.listener import Listener, raise_file_limit
-from tlogs_collector.local_store import LocalStore
+from tlogs_collector.recoverer import Printer, Recovery
 from tlogs_collector.server import Edges, Server
-from tlogs_shared.endpoint import DEFAULT_PORT, Endpoint
+from tlogs_collector.store.local.catalogue import left_open
+from tlogs_collector.store.local.local_store import LocalStore
 from tlogs_shared.errors import ConfigError, TlogsError
 from tlogs_shared.host import boot_id, is_running, read_secret_file
-from tlogs_shared.notice import Notice
 from tlogs_shared.origin import RUN_NAME, Origin
+from tlogs_shared.protocol.endpoint import DEFAULT_PORT, Endpoint
+from tlogs_shared.protocol.notice import Notice
+from tlogs_shared.protocol.secret import parse_secret
 from tlogs_shared.quantity import parse_duration, parse_size
-from tlogs_shared.secret import parse_secret
 from tlogs_shared.version import __version__
 
 __all__ = ["main"]

@@ -11,10 +11,10 @@ import zmq
 from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils import z85
 
-from tlogs_shared.endpoint import Endpoint
 from tlogs_shared.errors import ConfigError
-from tlogs_shared.secret import curve_seed
-from tlogs_shared.wire import MAX_FRAME_BYTES
+from tlogs_shared.protocol.endpoint import Endpoint
+from tlogs_shared.protocol.secret import curve_seed
+from tlogs_shared.protocol.wire import MAX_FRAME_BYTES
 
 __all__ = ["Listener", "raise_file_limit"]
 

@@ -11,17 +11,17 @@ from typing import Any, Final
 
 import zmq
 
-from tlogs_collector.actions import Action, Append, Control, OpenRun, PutStream, Read, Recover, Say, Send, Tell
-from tlogs_collector.hub import Hub
+from tlogs_collector.hub.actions import Action, Append, Control, OpenRun, PutStream, Read, Recover, Say, Send, Tell
+from tlogs_collector.hub.hub import Hub
 from tlogs_collector.listener import Listener
-from tlogs_collector.store import RunFailed, Store
+from tlogs_collector.store.store import RunFailed, Store
 from tlogs_collector.syncer import Syncer
-from tlogs_shared import wire
-from tlogs_shared.clock import Moment
-from tlogs_shared.cursor import Position
 from tlogs_shared.errors import MessageError, StoreError
-from tlogs_shared.messages import Ask, Fetch, Follow, Message, News, Page, Proof, Report
-from tlogs_shared.page import pack_index
+from tlogs_shared.protocol import wire
+from tlogs_shared.protocol.clock import Moment
+from tlogs_shared.protocol.messages import Ask, Fetch, Follow, Message, News, Page, Proof, Report
+from tlogs_shared.storage.index_page import pack_index
+from tlogs_shared.storage.position import Position
 
 __all__ = ["Edges", "Server"]
 

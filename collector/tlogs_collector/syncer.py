@@ -8,7 +8,7 @@ import time
 from collections import deque
 from typing import Final
 
-from tlogs_collector.store import Store
+from tlogs_collector.store.store import Store
 from tlogs_shared.errors import StoreError
 
 __all__ = ["Syncer"]

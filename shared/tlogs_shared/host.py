@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tlogs_shared.errors import ConfigError
-from tlogs_shared.secret import parse_secret
+from tlogs_shared.protocol.secret import parse_secret
 
 __all__ = ["boot_id", "is_locked", "is_running", "live_directory", "outbox_path", "read_secret_file"]
 

@@ -31,20 +31,20 @@ import zstandard
 import tlogs
 from daemon import Daemon
 from machine import cpu_s
-from tlogs.apply import LEVELS
-from tlogs.discovery import Address
-from tlogs.forwarder import COMPRESSION_LEVEL, moment
-from tlogs.link import Free, GoBack, Lay, Link, Send, State
-from tlogs.outbox import Outbox
-from tlogs.transport import dial
+from tlogs.access.discovery import Address
+from tlogs.access.transport import dial
+from tlogs.loggers.controller import LEVELS
+from tlogs.outbox.outbox import Outbox
+from tlogs.outbox.ring import MIN_CAPACITY_BYTES
+from tlogs.worker.forwarder import COMPRESSION_LEVEL, moment
+from tlogs.worker.link import Free, GoBack, Lay, Link, Send, State
 from tlogs_collector.listener import raise_file_limit
-from tlogs_shared import wire
-from tlogs_shared.batch import Header, seal
-from tlogs_shared.clock import Moment
 from tlogs_shared.host import boot_id
-from tlogs_shared.messages import Batch
 from tlogs_shared.origin import Origin
-from tlogs_shared.ring import MIN_CAPACITY_BYTES
+from tlogs_shared.protocol import wire
+from tlogs_shared.protocol.clock import Moment
+from tlogs_shared.protocol.messages import Batch
+from tlogs_shared.storage.batch import Header, seal
 
 PROCESSES = 2
 RANKS_A_PROCESS = 2500

@@ -32,9 +32,9 @@ from typing import TextIO
 
 import zstandard
 
-from tlogs.intake import Intake
-from tlogs.outbox import Outbox
-from tlogs_shared.batch import Header, seal
+from tlogs.outbox.outbox import Outbox
+from tlogs.worker.intake import Intake
+from tlogs_shared.storage.batch import Header, seal
 
 BURST = 4000
 PACED = 250

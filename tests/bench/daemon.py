@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tlogs.discovery import Address, find_address
+from tlogs.access.discovery import Address, find_address
 
 __all__ = ["Daemon"]
 

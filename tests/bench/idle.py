@@ -17,7 +17,7 @@ from contextlib import ExitStack
 
 from daemon import Daemon
 from machine import cpu_s
-from tlogs.operator import Operator
+from tlogs.access.connection import Operator
 
 RANKS = 8
 RANK = (

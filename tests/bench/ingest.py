@@ -38,15 +38,15 @@ import zstandard
 from daemon import Daemon
 from machine import cpu_s
 from mix import START_NS, steps
-from tlogs.discovery import Address
-from tlogs.forwarder import COMPRESSION_LEVEL, Forwarder, Hooks
-from tlogs.link import Lay, Link, State
-from tlogs_shared.batch import TARGET_RAW_BYTES, Header, seal
+from tlogs.access.discovery import Address
+from tlogs.outbox.ring import Extent
+from tlogs.worker.forwarder import COMPRESSION_LEVEL, Forwarder, Hooks
+from tlogs.worker.link import Lay, Link, State
 from tlogs_shared.host import boot_id
-from tlogs_shared.messages import Batch
 from tlogs_shared.origin import Origin
-from tlogs_shared.record import Fields, message_of
-from tlogs_shared.ring import Extent
+from tlogs_shared.protocol.messages import Batch
+from tlogs_shared.storage.batch import TARGET_RAW_BYTES, Header, seal
+from tlogs_shared.storage.record import Fields, message_of
 
 PRODUCERS = 4
 SMALL_BATCH = 100

@@ -6,7 +6,7 @@ import random
 import struct
 from collections.abc import Iterator
 
-from tlogs_shared.record import Fields
+from tlogs_shared.storage.record import Fields
 
 __all__ = ["START_NS", "job", "steps"]
 

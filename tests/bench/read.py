@@ -15,18 +15,18 @@ from pathlib import Path
 
 import zstandard
 
-from tlogs.archive import RunArchive
 from tlogs.cli.read import few_collections
-from tlogs.reader import Reading
-from tlogs_shared.batch import Header, seal
-from tlogs_shared.entry import Entry
-from tlogs_shared.filters import Filter, parse_pattern
-from tlogs_shared.fold import Fold
+from tlogs.reading.archive import RunArchive
+from tlogs.reading.entry import Entry
+from tlogs.reading.filters import Filter, parse_pattern
+from tlogs.reading.fold import Fold
+from tlogs.reading.reader import Reading
+from tlogs.reading.render import JsonRenderer, TextRenderer
 from tlogs_shared.origin import Origin, StreamInfo
 from tlogs_shared.rankset import RankSet
-from tlogs_shared.record import Fields, pack
-from tlogs_shared.render import JsonRenderer, TextRenderer
-from tlogs_shared.segment import FileHeader, pack_stream, segment_name
+from tlogs_shared.storage.batch import Header, seal
+from tlogs_shared.storage.record import Fields, pack
+from tlogs_shared.storage.segment import FileHeader, pack_stream, segment_name
 
 BATCH = 1500
 STEP_NS = 1_000_000

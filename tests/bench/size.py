@@ -19,15 +19,15 @@ from pathlib import Path
 import zstandard
 
 from mix import START_NS, job
-from tlogs.archive import RunArchive
-from tlogs.forwarder import COMPRESSION_LEVEL
-from tlogs.outbox import Outbox
-from tlogs.reader import Reading
-from tlogs_collector.local_store import LocalStore
-from tlogs_shared.batch import Header, seal
+from tlogs.outbox.outbox import Outbox
+from tlogs.outbox.ring import Extent
+from tlogs.reading.archive import RunArchive
+from tlogs.reading.reader import Reading
+from tlogs.reading.render import TextRenderer
+from tlogs.worker.forwarder import COMPRESSION_LEVEL
+from tlogs_collector.store.local.local_store import LocalStore
 from tlogs_shared.origin import Origin, StreamInfo
-from tlogs_shared.render import TextRenderer
-from tlogs_shared.ring import Extent
+from tlogs_shared.storage.batch import Header, seal
 
 RANKS = 4
 AGE_NS = 20_000_000

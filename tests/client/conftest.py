@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import zstandard
 
-from tlogs_shared.batch import Header, seal
 from tlogs_shared.origin import Origin, StreamInfo
-from tlogs_shared.record import Fields, pack
-from tlogs_shared.segment import FileHeader, pack_stream, segment_name
+from tlogs_shared.storage.batch import Header, seal
+from tlogs_shared.storage.record import Fields, pack
+from tlogs_shared.storage.segment import FileHeader, pack_stream, segment_name
 
 START_NS = 1_700_000_000_000_000_000
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from tlogs_collector import actions as do
-from tlogs_collector.hub import Hub, Known
-from tlogs_collector.peer import Peer
-from tlogs_shared import messages as m
-from tlogs_shared.batch import Header, seal
-from tlogs_shared.clock import Moment
-from tlogs_shared.lease import Lease
+from tlogs_collector.hub import actions as do
+from tlogs_collector.hub.hub import Hub, Known
+from tlogs_collector.hub.peer import Peer
 from tlogs_shared.origin import Origin, StreamInfo
-from tlogs_shared.wire import pack_plain
+from tlogs_shared.protocol import messages as m
+from tlogs_shared.protocol.clock import Moment
+from tlogs_shared.protocol.lease import Lease
+from tlogs_shared.protocol.wire import pack_plain
+from tlogs_shared.storage.batch import Header, seal
 
 
 @dataclass

@@ -15,19 +15,25 @@ from typing import Any, Final
 import msgpack
 import zstandard
 
-from tlogs_shared import batch, directive, filters, messages, page, quantity, record, ring, segment, wire
-from tlogs_shared.batch import HEADER_BYTES, Codec, Header, seal
-from tlogs_shared.cursor import Position
-from tlogs_shared.endpoint import Endpoint
+from tlogs.levels import torch_logs as directive
+from tlogs.levels.clauses import parse_specs
+from tlogs.levels.registry import recorded
+from tlogs.outbox import ring
+from tlogs.reading import filters
+from tlogs_shared import quantity
 from tlogs_shared.errors import ConfigError, DirectiveError, MessageError
-from tlogs_shared.lease import Lease
-from tlogs_shared.ledger import Ledger
-from tlogs_shared.notice import Notice
 from tlogs_shared.origin import Origin, StreamInfo
+from tlogs_shared.protocol import messages, wire
+from tlogs_shared.protocol.endpoint import Endpoint
+from tlogs_shared.protocol.lease import Lease
+from tlogs_shared.protocol.notice import Notice
+from tlogs_shared.protocol.secret import parse_secret
 from tlogs_shared.rankset import RankSet
-from tlogs_shared.registry import recorded
-from tlogs_shared.secret import parse_secret
-from tlogs_shared.spec import parse_specs
+from tlogs_shared.storage import batch, record, segment
+from tlogs_shared.storage import index_page as page
+from tlogs_shared.storage.batch import HEADER_BYTES, Codec, Header, seal
+from tlogs_shared.storage.ledger import Ledger
+from tlogs_shared.storage.position import Position
 
 __all__ = ["DECODERS", "Decoder"]
 

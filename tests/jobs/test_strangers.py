@@ -22,8 +22,8 @@ pytestmark = pytest.mark.multiprocess
 ByRank = Callable[[list[dict[str, Any]]], dict[int, list[int]]]
 
 PATIENT = """
-import tlogs.forwarder
-tlogs.forwarder.UNHEARD_S = 0.5
+import tlogs.worker.forwarder
+tlogs.worker.forwarder.UNHEARD_S = 0.5
 log.info('hello')
 print('ready', flush=True)
 input()

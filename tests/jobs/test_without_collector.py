@@ -63,8 +63,8 @@ def test_recover_brings_in_what_waits_for_a_collector(lab: Lab) -> None:
 def test_a_script_says_once_a_host_why_nobody_answers(lab: Lab, closed_port: str, rank: int, complains: bool) -> None:
     """After ten seconds, which are shortened here; once, with the cause; and nobody is stopped."""
     script = f"""
-import tlogs.forwarder, logging, os, time
-tlogs.forwarder.UNHEARD_S = 0.2
+import tlogs.worker.forwarder, logging, os, time
+tlogs.worker.forwarder.UNHEARD_S = 0.2
 os.environ['TLOGS_COLLECTOR'] = '{closed_port}'
 tlogs.shutdown()
 tlogs.init()

@@ -11,10 +11,10 @@ import pytest
 
 from calls import LOGGER, level_of, message_of
 from oracle import Finding, Logged, examine
-from tlogs_shared.batch import Header, seal
 from tlogs_shared.origin import Origin, StreamInfo
-from tlogs_shared.record import Fields, pack
-from tlogs_shared.segment import FileHeader, pack_stream
+from tlogs_shared.storage.batch import Header, seal
+from tlogs_shared.storage.record import Fields, pack
+from tlogs_shared.storage.segment import FileHeader, pack_stream
 
 STREAM = b"s" * 16
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from tlogs.cli.answers import in_words
-from tlogs.job import Job
+from tlogs.levels.registry import recorded
+from tlogs.operator.job import Job
 from tlogs_shared.rankset import RankSet
-from tlogs_shared.record import Record, rfc3339
-from tlogs_shared.registry import recorded
+from tlogs_shared.storage.record import Record, rfc3339
 
 __all__ = ["aftermath", "hints"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from tlogs.job import Job, Result, connect
+from tlogs.operator.job import Job, Result, connect
 from tlogs_shared.rankset import RankSet
 
 __all__ = ["answers", "fold", "in_words", "job_at", "run_option"]

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import click
 
+from tlogs.access.connection import Operator
+from tlogs.access.discovery import Address, find_address, find_live
 from tlogs.cli.options import collector_options
-from tlogs.config import Config, unknown_names
-from tlogs.discovery import Address, find_address, find_live
-from tlogs.identity import identify
-from tlogs.operator import Operator
-from tlogs.outbox_file import outbox_capacity, outbox_directory
+from tlogs.outbox.file import outbox_capacity, outbox_directory
+from tlogs.worker.config import Config, unknown_names
+from tlogs.worker.identity import identify
 from tlogs_shared.errors import TlogsError
 from tlogs_shared.version import __version__
 

@@ -20,10 +20,10 @@ import click
 
 from tlogs.cli.options import directory_option
 from tlogs.cli.table import table
-from tlogs.job import connect
-from tlogs.reader import directory_of_runs, read
+from tlogs.operator.job import connect
+from tlogs.reading.reader import directory_of_runs, read
 from tlogs_shared.errors import ConfigError
-from tlogs_shared.notice import FILE_NAME
+from tlogs_shared.protocol.notice import FILE_NAME
 
 __all__ = ["command"]
 

@@ -11,11 +11,11 @@ import click
 from tlogs.cli.options import json_option
 from tlogs.cli.spec import SpecCommand
 from tlogs.cli.table import table
-from tlogs.modules import locate
-from tlogs_shared.explain import Explanation
-from tlogs_shared.explain import explain as explained
-from tlogs_shared.registry import ALL, Artifact, recorded
-from tlogs_shared.torch_names import TORCH_VERSION
+from tlogs.levels.explain import Explanation
+from tlogs.levels.explain import explain as explained
+from tlogs.levels.registry import ALL, Artifact, recorded
+from tlogs.levels.torch_names import TORCH_VERSION
+from tlogs.loggers.module_lookup import locate
 
 __all__ = ["explain", "help_logs"]
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import click
 
+from tlogs.access.connection import ANSWER_S
 from tlogs.cli.answers import answers, fold, in_words, job_at, run_option
 from tlogs.cli.options import DURATION, collector_options, json_option
 from tlogs.cli.table import duration, table
-from tlogs.job import level_name
-from tlogs.operator import ANSWER_S
+from tlogs.operator.job import level_name
 
 __all__ = ["levels", "reset"]
 

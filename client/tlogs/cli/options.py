@@ -12,10 +12,10 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from tlogs.reading.filters import STREAMS
+from tlogs.reading.render import JsonRenderer, TextRenderer
 from tlogs_shared.errors import ConfigError
-from tlogs_shared.filters import STREAMS
 from tlogs_shared.quantity import parse_duration
-from tlogs_shared.render import JsonRenderer, TextRenderer
 
 __all__ = [
     "DURATION",
@@ -46,7 +46,7 @@ FILTERS: Final = (
     "until",
     "attempt",
 )
-"""The names of the options that `filter_options` adds; `tlogs.reader.make_filter` takes them."""
+"""The names of the options that `filter_options` adds; `tlogs.reading.reader.make_filter` takes them."""
 
 
 class _Duration(click.ParamType):  # type: ignore[type-arg] # generic only from click 8.2 on

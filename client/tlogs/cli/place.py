@@ -14,15 +14,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tlogs.archive import RunArchive
-from tlogs.discovery import Address, find_address, find_live
-from tlogs.reader import choose_run, directory_of_runs, listed
-from tlogs.source import RemoteSource, Source, Watch, polled, told
+from tlogs.access.discovery import Address, find_address, find_live
+from tlogs.reading.archive import RunArchive
+from tlogs.reading.reader import choose_run, directory_of_runs, listed
+from tlogs.reading.source import RemoteSource, Source, Watch, polled, told
 from tlogs_shared.errors import CollectorUnavailable, ConfigError, ProtocolError
-from tlogs_shared.notice import FILE_NAME
+from tlogs_shared.protocol.notice import FILE_NAME
 
 if TYPE_CHECKING:
-    from tlogs.operator import Operator
+    from tlogs.access.connection import Operator
 
 __all__ = ["EVERY_RUN", "Place"]
 
@@ -155,7 +155,7 @@ class Place:
         return operator if known else None
 
     def _operator(self, address: Address) -> Operator:
-        from tlogs.operator import Operator  # opens sockets: only for those who need one
+        from tlogs.access.connection import Operator  # opens sockets: only for those who need one
 
         found = self._operators.get(str(address.endpoint))
         if found is None:

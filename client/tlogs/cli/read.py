@@ -21,13 +21,13 @@ from tlogs.cli.options import (
     run_argument,
 )
 from tlogs.cli.place import EVERY_RUN, Place
-from tlogs.reader import Following, Reading, end_of, make_filter
-from tlogs.source import Source
-from tlogs_shared.cursor import START, Position
-from tlogs_shared.entry import Entry
+from tlogs.reading.entry import Entry
+from tlogs.reading.fold import Fold
+from tlogs.reading.reader import Following, Reading, end_of, make_filter
+from tlogs.reading.source import Source
 from tlogs_shared.errors import ConfigError
-from tlogs_shared.fold import Fold
 from tlogs_shared.host import is_running
+from tlogs_shared.storage.position import START, Position
 
 __all__ = ["cat", "tail"]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
+from tlogs.access.discovery import find_address
 from tlogs.cli.options import collector_options
-from tlogs.discovery import find_address
-from tlogs.outbox_file import outbox_directory
-from tlogs.recovery import HELD, candidates, recover
+from tlogs.outbox.file import outbox_directory
+from tlogs.worker.recovery import HELD, candidates, recover
 from tlogs_shared.errors import ConfigError
 
 __all__ = ["command"]

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import click
 
-from tlogs.archive import RunArchive
 from tlogs.cli.options import directory_option, json_option
 from tlogs.cli.table import duration, size, table
-from tlogs.reader import RunSummary, directory_of_runs, listed, summary
+from tlogs.reading.archive import RunArchive
+from tlogs.reading.reader import RunSummary, directory_of_runs, listed, summary
 
 __all__ = ["runs"]
 

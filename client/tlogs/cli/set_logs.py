@@ -13,17 +13,17 @@ from typing import Final
 
 import click
 
+from tlogs.access.connection import ANSWER_S, author
 from tlogs.cli.aftermath import aftermath, hints
 from tlogs.cli.answers import answers, in_words, job_at, run_option
 from tlogs.cli.options import DURATION, collector_options, json_option
 from tlogs.cli.spec import SpecCommand
-from tlogs.job import DEFAULT_TTL_S, Job, Result, level_name
-from tlogs.operator import ANSWER_S, author
+from tlogs.levels.clauses import parse_specs
+from tlogs.levels.registry import recorded
+from tlogs.operator.job import DEFAULT_TTL_S, Job, Result, level_name
 from tlogs_shared.errors import ConfigError
-from tlogs_shared.lease import Lease
+from tlogs_shared.protocol.lease import Lease
 from tlogs_shared.rankset import RankSet
-from tlogs_shared.registry import recorded
-from tlogs_shared.spec import parse_specs
 
 __all__ = ["set_logs"]
 

@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from tlogs.cli.options import FILTERS, filter_options, one_run, run_argument
-from tlogs.reader import Reading, choose_run, directory_of_runs, end_of, make_filter
-from tlogs_shared.entry import NO_RANK, Entry
+from tlogs.reading.entry import NO_RANK, Entry
+from tlogs.reading.reader import Reading, choose_run, directory_of_runs, end_of, make_filter
+from tlogs.reading.render import TextRenderer
 from tlogs_shared.errors import ConfigError, StoreError
-from tlogs_shared.render import TextRenderer
 
 __all__ = ["split"]
 

@@ -1,0 +1,1 @@
+"""Reaching a collector: `discovery` finds it, `transport` dials it, `connection` asks it."""

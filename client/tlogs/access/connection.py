@@ -1,0 +1,265 @@
+"""The operator's side: a connection to a collector over which questions are asked and levels changed.
+
+One thread at a time uses an `Operator`; each question waits for its answer.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket as sockets
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import zmq
+
+from tlogs.access.discovery import Address
+from tlogs.access.transport import dial, why_unheard
+from tlogs_shared.errors import AccessDenied, CollectorUnavailable, ConfigError, MessageError, ProtocolError
+from tlogs_shared.protocol import wire
+from tlogs_shared.protocol.lease import Lease
+from tlogs_shared.protocol.messages import (
+    Ask,
+    Challenge,
+    Change,
+    Fetch,
+    Follow,
+    Message,
+    News,
+    Page,
+    Proof,
+    Refused,
+    Report,
+    Stranger,
+)
+from tlogs_shared.protocol.secret import NONCE_BYTES, is_proof, prove
+from tlogs_shared.storage.batch import Header
+from tlogs_shared.storage.index_page import unpack_index
+from tlogs_shared.storage.position import Position
+
+__all__ = ["Operator", "author"]
+
+CONNECT_S: Final = 2.0
+"""Whoever listens has taken a connection long before; a person should not wait for the rest."""
+
+ANSWER_S: Final = 5.0
+"""A collector that is there answers a question within this time."""
+
+
+def author() -> str:
+    """Who asks, as it stands beside a lease: `user@host`."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container whose user has no name
+        user = str(os.getuid())
+    return f"{user}@{sockets.gethostname()}"
+
+
+class Operator:
+    """A connection to a collector; a context manager that closes it."""
+
+    def __init__(self, address: Address, *, timeout: float = ANSWER_S) -> None:
+        """Connect and prove the secret.
+
+        Raises:
+            CollectorUnavailable: nobody answers there within *timeout* seconds.
+            AccessDenied: the secret is wrong or missing.
+        """
+        self.address = address
+        self._timeout = timeout
+        self._number = 0
+        self._nonce = b""
+        self._news: list[News] = []
+        self._following: str | bool | None = False
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+        try:
+            self._socket = dial(self._context, address.endpoint, address.secret)
+        except BaseException:
+            self._context.term()
+            raise
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+        try:
+            self._greet(time.monotonic() + timeout)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._socket.close(linger=0)
+        self._context.term()
+
+    def __enter__(self) -> Operator:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # Questions.
+
+    def ask(self, what: str, run: str | None = None, **options: Any) -> Any:
+        """Ask a question about *run*.
+
+        Raises:
+            ConfigError: the collector has no answer; the text says why.
+            CollectorUnavailable: it does not answer.
+        """
+        number = self._next_number()
+        return _data(self._request(Ask(number, what, b"", run, options), number, self._timeout))
+
+    def change(self, lease: Lease, *, run: str | None, timeout: float, once: str = "") -> dict[str, Any]:
+        """Lay a lease and wait for the answers, for at most *timeout* seconds; the same *once* asks for the same lease.
+
+        Raises:
+            ConfigError: nothing was changed; the text says why.
+            CollectorUnavailable: the collector does not answer.
+        """
+        return self._change(run, timeout, lease=lease.as_map(), once=once)
+
+    def reset(self, revisions: Sequence[int], *, run: str | None, timeout: float) -> dict[str, Any]:
+        """End these leases, or all of them, and wait for the answers; raises as `change`."""
+        return self._change(run, timeout, ends=list(revisions), author=author())
+
+    def _change(self, run: str | None, timeout: float, **what: Any) -> dict[str, Any]:
+        number = self._next_number()
+        report = self._request(Change(number, run, timeout, **what), number, timeout + self._timeout)
+        data: dict[str, Any] = _data(report)
+        return data
+
+    def fetch(self, run: str, segment: int, offset: int, size: int) -> bytes:
+        """Bytes of a segment, fewer than *size* where it ends; raises as `ask`."""
+        return self._fetch("bytes", run, segment, offset, size)
+
+    def index(self, run: str, position: Position, limit: int = 4096) -> tuple[list[tuple[Header, Position]], Position]:
+        """The headers of at most *limit* frames from *position* on, and where to go on; raises as `ask`."""
+        return unpack_index(self._fetch("index", run, position.segment, position.offset, limit))
+
+    def _fetch(self, what: str, run: str, segment: int, offset: int, size: int) -> bytes:
+        number = self._next_number()
+        answer = self._request(Fetch(number, run, what, segment, offset, size), number, self._timeout)
+        if isinstance(answer, Report):
+            raise ConfigError(answer.error or "the collector sent no page")
+        return answer.data
+
+    # Following.
+
+    def follow(self, run: str | None) -> None:
+        """Be told of new records of *run* from now on (None: the newest live run; `*`: every run)."""
+        self._following = run
+        self._send(Follow(run), time.monotonic() + self._timeout)
+
+    def news(self, timeout: float) -> News | None:
+        """What is new, or None when *timeout* seconds have passed without news."""
+        deadline = time.monotonic() + timeout
+        while not self._news:
+            message = self._receive(deadline)
+            if message is None:
+                return None
+            if isinstance(message, News):
+                self._news.append(message)
+            elif isinstance(message, Stranger | Challenge):
+                self._greet(time.monotonic() + self._timeout)
+                if self._following is not False:
+                    assert self._following is not True
+                    self.follow(self._following)
+        return self._news.pop(0)
+
+    def poke(self) -> None:
+        """Say hello again if the collector has been restarted meanwhile: it then does not know us."""
+        self._send(Ask(self._next_number(), "hello", self._nonce), time.monotonic())
+
+    # The conversation.
+
+    def _next_number(self) -> int:
+        self._number += 1
+        return self._number
+
+    def _greet(self, deadline: float) -> None:
+        """Open the conversation: hello, and the proofs where the collector has a secret."""
+        number = self._next_number()
+        self._nonce = os.urandom(NONCE_BYTES)
+        self._send(Ask(number, "hello", self._nonce), deadline)
+        while (message := self._receive(deadline)) is not None:
+            match message:
+                case Challenge():
+                    self._send(Proof(self._prove(message)), deadline)
+                case Report(number=answered) if answered == number:
+                    return
+                case News():
+                    self._news.append(message)
+                case _:
+                    pass
+        raise why_unheard(self.address.endpoint, self.address.secret)
+
+    def _prove(self, challenge: Challenge) -> bytes:
+        secret = self.address.secret
+        if secret is None:
+            raise AccessDenied(
+                f"the collector at {self.address.endpoint} asks for its secret; give it with --secret-file or "
+                "TLOGS_SECRET_FILE"
+            )
+        if not is_proof(secret, "collector", self._nonce, challenge.proof):
+            raise AccessDenied(
+                f"the collector at {self.address.endpoint} has another secret than the one from "
+                f"{self.address.secret_source}"
+            )
+        return prove(secret, "peer", challenge.nonce)
+
+    def _request(self, message: Ask | Change | Fetch, number: int, timeout: float) -> Report | Page:
+        deadline = time.monotonic() + timeout
+        self._send(message, deadline)
+        while (answer := self._receive(deadline)) is not None:
+            match answer:
+                case Report(number=answered) | Page(number=answered) if answered == number:
+                    return answer
+                case News():
+                    self._news.append(answer)
+                case Stranger():
+                    # It was restarted, and has not looked at what we sent.
+                    self._greet(deadline)
+                    self._send(message, deadline)
+                case _:
+                    pass
+        raise CollectorUnavailable(f"the collector at {self.address.endpoint} did not answer within {timeout:g} s")
+
+    def _send(self, message: Message, deadline: float) -> None:
+        frames = wire.encode(message)
+        while True:
+            try:
+                self._socket.send_multipart(frames, zmq.NOBLOCK)
+                return
+            except zmq.Again:
+                left = min(deadline - time.monotonic(), CONNECT_S)
+                if left <= 0 or not self._socket.poll(int(left * 1000), zmq.POLLOUT):
+                    error = why_unheard(self.address.endpoint, self.address.secret)
+                    if isinstance(error, AccessDenied):
+                        raise error from None
+                    raise CollectorUnavailable(
+                        f"{error} (named by: {self.address.source}); start one with: tlogs-collector"
+                    ) from None
+
+    def _receive(self, deadline: float) -> Message | None:
+        left = max(0.0, deadline - time.monotonic())
+        if not self._poller.poll(int(left * 1000) + 1):
+            return None
+        try:
+            message = wire.decode(self._socket.recv_multipart())
+        except wire.VersionError as error:
+            raise ProtocolError(f"{self.address.endpoint}: {error}; install the same version of tlogs") from None
+        except MessageError as error:
+            raise ProtocolError(f"{self.address.endpoint}: {error}") from None
+        if isinstance(message, Refused):
+            if message.code == "access":
+                raise AccessDenied(f"{self.address.endpoint}: {message.text}")
+            raise ProtocolError(f"{self.address.endpoint}: {message.text}")
+        return message
+
+
+def _data(answer: Report | Page) -> Any:
+    if isinstance(answer, Page):
+        raise ProtocolError("a page came where a report was expected")
+    if answer.error:
+        raise ConfigError(answer.error)
+    return answer.data

@@ -1,0 +1,81 @@
+"""The SPECs of `tlogs set-logs`: clauses of TORCH_LOGS, or a name with what it shall be.
+
+What would mean something else than it seems to say is refused: `-guards`, which in TORCH_LOGS turns guards *on*;
+a level for an artifact; on or off for a component.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import re
+from collections.abc import Iterable, Mapping
+
+from tlogs.levels.registry import ALL, Registry
+from tlogs.levels.state import level_names
+from tlogs.levels.torch_logs import LEVEL_OF_SIGN, Directive, parse
+from tlogs_shared.errors import DirectiveError
+
+__all__ = ["parse_level", "parse_specs"]
+
+
+def parse_level(text: str) -> int:
+    """A level by its name in any case, or by its number.
+
+    Raises:
+        DirectiveError: neither a name that logging knows nor a number.
+    """
+    names = {name.upper(): logging.getLevelName(name) for name in ("NOTSET", "WARN", "FATAL", *level_names())}
+    if text.upper() in names:
+        return int(names[text.upper()])
+    if re.fullmatch(r"\d{1,3}", text):
+        return int(text)
+    close = difflib.get_close_matches(text.upper(), list(names), n=1)
+    meant = f" (did you mean {close[0]}?)" if close else ""
+    raise DirectiveError(f"unknown level {text!r}{meant}: expected {', '.join(level_names())}, or a number")
+
+
+def parse_specs(specs: Iterable[str], registry: Registry) -> Mapping[str, int | bool]:
+    """The settings of a lease: clauses of TORCH_LOGS, or `NAME=LEVEL`, `ARTIFACT=on`, `ARTIFACT=off`.
+
+    A name that *registry* does not know is taken as it is: each rank says whether it knows it.
+
+    >>> from tlogs.levels.registry import recorded
+    >>> parse_specs(["+c10d,graph_breaks", "my.module=info", "guards=off"], recorded())
+    {'c10d': 10, 'graph_breaks': True, 'my.module': 20, 'guards': False}
+
+    Raises:
+        DirectiveError: a clause that cannot be understood, or that would mean something else than it says.
+    """
+    found: dict[str, int | bool] = {}
+    for clause in (part.strip() for spec in specs for part in spec.split(",")):
+        name, equals, value = (part.strip() for part in clause.partition("="))
+        if not equals:
+            (directive,) = parse(clause, "SPEC") or [Directive("")]
+            name, value = directive.name, directive.sign
+        if not re.fullmatch(r"\w+(\.\w+)*", name):
+            raise DirectiveError(f"SPEC {clause!r}: expected a name, as in c10d=DEBUG, +c10d or graph_breaks=on")
+        found[name] = _setting(clause, name, value, registry, signed=not equals)
+    if not found:
+        raise DirectiveError("nothing to set: expected a SPEC such as c10d=DEBUG, +c10d or graph_breaks=on")
+    return found
+
+
+def _setting(clause: str, name: str, value: str, registry: Registry, *, signed: bool) -> int | bool:
+    """What the value, or the sign where *signed*, says for *name*."""
+    switch = {"on": True, "true": True, "off": False, "false": False}.get(value.lower())
+    if name in registry.artifacts:
+        if signed and value == "-":
+            raise DirectiveError(
+                f"{clause!r}: say {name}=off (in TORCH_LOGS a sign before an artifact changes nothing)"
+            )
+        if signed or switch is not None:
+            return True if signed else bool(switch)
+        raise DirectiveError(f"{clause!r}: {name} is an artifact, on or off and without a level; say {name}=on")
+    if signed:
+        return LEVEL_OF_SIGN[value]
+    if switch is not None:
+        if name == ALL or name in registry.components:
+            raise DirectiveError(f"{clause!r}: {name} is a component and has a level; say {name}=DEBUG")
+        return switch
+    return parse_level(value)

@@ -1,0 +1,168 @@
+"""The functions of torch._logging that tlogs has too, spelled and called as torch spells and calls them.
+
+They work without torch, and with torch loaded they act on torch's own registry and state.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from tlogs.levels.registry import Artifact
+from tlogs.loggers.controller import LEVELS
+
+__all__ = ["getArtifactLogger", "register_artifact", "register_log", "set_logs"]
+
+
+def set_logs(
+    *,
+    all: int | None = None,
+    dynamo: int | None = None,
+    aot: int | None = None,
+    autograd: int | None = None,
+    dynamic: int | None = None,
+    inductor: int | None = None,
+    distributed: int | None = None,
+    c10d: int | None = None,
+    ddp: int | None = None,
+    fsdp: int | None = None,
+    dtensor: int | None = None,
+    onnx: int | None = None,
+    bytecode: bool = False,
+    aot_graphs: bool = False,
+    aot_joint_graph: bool = False,
+    ddp_graphs: bool = False,
+    graph: bool = False,
+    graph_code: bool = False,
+    graph_code_verbose: bool = False,
+    graph_breaks: bool = False,
+    side_effects: bool = False,
+    graph_sizes: bool = False,
+    guards: bool = False,
+    recompiles: bool = False,
+    recompiles_verbose: bool = False,
+    trace_source: bool = False,
+    trace_call: bool = False,
+    trace_bytecode: bool = False,
+    output_code: bool = False,
+    kernel_code: bool = False,
+    schedule: bool = False,
+    perf_hints: bool = False,
+    pre_grad_graphs: bool = False,
+    post_grad_graphs: bool = False,
+    ir_pre_fusion: bool = False,
+    ir_post_fusion: bool = False,
+    onnx_diagnostics: bool = False,
+    fusion: bool = False,
+    overlap: bool = False,
+    export: int | None = None,
+    modules: Mapping[str, int | bool] | None = None,
+    cudagraphs: bool = False,
+    sym_node: bool = False,
+    compiled_autograd: bool = False,
+    compiled_autograd_verbose: bool = False,
+    cudagraph_static_inputs: bool = False,
+    benchmarking: bool = False,
+    autotuning: bool = False,
+    incremental: bool = False,
+    graph_region_expansion: bool = False,
+    inductor_metrics: bool = False,
+    hierarchical_compile: bool = False,
+    compute_dependencies: bool = False,
+    caching: bool = False,
+) -> None:
+    """Set the levels of components and turn artifacts on, in this process, instead of all that was set before.
+
+    The signature, order and meaning are those of torch._logging.set_logs (2.8, and what 2.13 added): a component
+    takes a level, an artifact True; *modules* takes any name, also of a module that nobody registered. What is not
+    named returns to its default. Where TORCH_LOGS is set nothing happens, with torch's warning.
+
+    Unlike torch's, a call that fails changes nothing, and no record is lost while the settings change.
+
+    Raises:
+        DirectiveError: an unknown name, an artifact that is no bool, or a level that logging does not know.
+        TypeError: an unknown keyword, or a level of a type that logging does not take.
+        ImportError: a module whose parent cannot be imported.
+        OSError: the file of TORCH_LOGS_OUT cannot be opened.
+    """
+    LEVELS.set_logs(
+        all=all,
+        dynamo=dynamo,
+        aot=aot,
+        autograd=autograd,
+        dynamic=dynamic,
+        inductor=inductor,
+        distributed=distributed,
+        c10d=c10d,
+        ddp=ddp,
+        fsdp=fsdp,
+        dtensor=dtensor,
+        onnx=onnx,
+        bytecode=bytecode,
+        aot_graphs=aot_graphs,
+        aot_joint_graph=aot_joint_graph,
+        ddp_graphs=ddp_graphs,
+        graph=graph,
+        graph_code=graph_code,
+        graph_code_verbose=graph_code_verbose,
+        graph_breaks=graph_breaks,
+        side_effects=side_effects,
+        graph_sizes=graph_sizes,
+        guards=guards,
+        recompiles=recompiles,
+        recompiles_verbose=recompiles_verbose,
+        trace_source=trace_source,
+        trace_call=trace_call,
+        trace_bytecode=trace_bytecode,
+        output_code=output_code,
+        kernel_code=kernel_code,
+        schedule=schedule,
+        perf_hints=perf_hints,
+        pre_grad_graphs=pre_grad_graphs,
+        post_grad_graphs=post_grad_graphs,
+        ir_pre_fusion=ir_pre_fusion,
+        ir_post_fusion=ir_post_fusion,
+        onnx_diagnostics=onnx_diagnostics,
+        fusion=fusion,
+        overlap=overlap,
+        export=export,
+        modules=modules,
+        cudagraphs=cudagraphs,
+        sym_node=sym_node,
+        compiled_autograd=compiled_autograd,
+        compiled_autograd_verbose=compiled_autograd_verbose,
+        cudagraph_static_inputs=cudagraph_static_inputs,
+        benchmarking=benchmarking,
+        autotuning=autotuning,
+        incremental=incremental,
+        graph_region_expansion=graph_region_expansion,
+        inductor_metrics=inductor_metrics,
+        hierarchical_compile=hierarchical_compile,
+        compute_dependencies=compute_dependencies,
+        caching=caching,
+    )
+
+
+def getArtifactLogger(module_qname: str, artifact_name: str) -> logging.Logger:
+    """The logger of an artifact's records in one module: `<module>.__<artifact>`.
+
+    Raises:
+        DirectiveError: nobody registered *artifact_name*.
+    """
+    return LEVELS.artifact_logger(module_qname, artifact_name)
+
+
+def register_log(setting_name: str, log_name: str | Sequence[str]) -> None:
+    """Make *setting_name* a component: an alias in TORCH_LOGS and in set_logs(modules=...) for one or more loggers."""
+    LEVELS.register_log(setting_name, (log_name,) if isinstance(log_name, str) else tuple(log_name))
+
+
+def register_artifact(
+    setting_name: str,
+    description: str,
+    visible: bool = False,
+    off_by_default: bool = False,
+    log_format: str | None = None,
+) -> None:
+    """Make *setting_name* an artifact; one that is *off_by_default* comes out only where it is named."""
+    LEVELS.register_artifact(Artifact(setting_name, off_by_default, visible, log_format, description))

@@ -1,0 +1,92 @@
+"""`tlogs.broadcast()`: a lease for the whole job, asked for by the job itself.
+
+It is no collective: a rank asks the collector and goes on. The same call from many ranks of one attempt is one lease,
+because each names the call by what it asks for and by how many times it has asked for that: a call that only rank 0
+makes does not shift the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from tlogs.access.connection import ANSWER_S, Operator
+from tlogs.operator.job import DEFAULT_TTL_S, Result, lease_of
+from tlogs.worker.session import Session, current
+from tlogs_shared.errors import CollectorUnavailable, ConfigError, TlogsError
+from tlogs_shared.protocol.lease import Lease
+from tlogs_shared.rankset import RankSet
+
+__all__ = ["broadcast"]
+
+log = logging.getLogger("tlogs")
+_lock = threading.Lock()
+_calls: Counter[str] = Counter()
+
+
+def broadcast(
+    *,
+    ranks: str | RankSet = "all",
+    hosts: str | None = None,
+    ttl: float | None = DEFAULT_TTL_S,
+    replace: bool = False,
+    force: bool = False,
+    wait: float = 0.0,
+    modules: Mapping[str, int | bool] | None = None,
+    **settings: int | bool,
+) -> Result | None:
+    """Change levels on the whole job from inside it; names and values as `Job.set_logs` takes them.
+
+    Returns at once; with *wait* it collects answers for so many seconds and returns the result. Without a collector
+    nothing happens but a warning: a job must not fail for its logs.
+
+    Raises:
+        DirectiveError: a setting that is neither a level nor a bool.
+        ConfigError: *ranks* is no rank set; with *wait*: nothing was changed, and why.
+    """
+    session = current()
+    author = "job" if session is None or session.rank is None else f"rank{session.rank}"
+    lease = lease_of(settings, modules, ranks=ranks, hosts=hosts, ttl=ttl, replace=replace, force=force, author=author)
+    call = _name_of(lease)
+    if session is None or session.address is None:
+        log.warning("tlogs: broadcast without a collector: call tlogs.init() first, with TLOGS_COLLECTOR set")
+        return None
+    if wait > 0:
+        return _ask(session, lease, call, wait)
+    threading.Thread(target=_ask_quietly, args=(session, lease, call), name="tlogs-broadcast", daemon=True).start()
+    return None
+
+
+def _name_of(lease: Lease) -> str:
+    """What tells this call from others of this process, and is the same in every rank that makes it."""
+    asked = {name: value for name, value in lease.as_map().items() if name != "author"}
+    asked["settings"] = sorted(lease.settings.items())
+    digest = hashlib.sha256(repr(sorted(asked.items())).encode()).hexdigest()[:16]
+    with _lock:
+        _calls[digest] += 1
+        return f"{digest}:{_calls[digest]}"
+
+
+def _ask(session: Session, lease: Lease, call: str, wait: float) -> Result:
+    assert session.address is not None
+    deadline = time.monotonic() + max(wait, ANSWER_S)
+    while session.run is None:  # the collector has not named the run yet
+        if time.monotonic() >= deadline:
+            raise CollectorUnavailable(f"no answer from {session.collector}")
+        threading.Event().wait(0.02)
+    with Operator(session.address) as operator:
+        once = f"{session.attempt}:{call}"
+        return Result.of(operator.change(lease, run=session.run, timeout=wait, once=once))
+
+
+def _ask_quietly(session: Session, lease: Lease, call: str) -> Any:
+    try:
+        _ask(session, lease, call, ANSWER_S)
+    except TlogsError as error:
+        if not isinstance(error, ConfigError):
+            log.warning("tlogs: broadcast: %s", error)

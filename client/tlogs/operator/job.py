@@ -1,0 +1,264 @@
+"""The operator's API: `tlogs.connect()` and what it returns."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any, Final
+
+from tlogs.access.connection import ANSWER_S, Operator, author
+from tlogs.access.discovery import find_address, find_live
+from tlogs.levels.set_logs import in_call_order
+from tlogs.reading.entry import record_of
+from tlogs.reading.reader import Following, Reading, end_of, make_filter
+from tlogs.reading.source import RemoteSource, told
+from tlogs_shared.errors import ConfigError, DirectiveError, MessageError
+from tlogs_shared.protocol.lease import Lease
+from tlogs_shared.protocol.wire import unpack_plain
+from tlogs_shared.rankset import RankSet
+from tlogs_shared.storage.record import Record
+
+__all__ = ["DEFAULT_TTL_S", "Job", "Result", "connect"]
+
+DEFAULT_TTL_S: Final = 600.0
+"""A lease ends by itself after ten minutes: nobody remembers to turn a level down again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a change of levels.
+
+    `applied` and `silent` are rank sets, `ignored` and `failed` say why by rank, `until` is when the lease ends (None:
+    never). `ended` are the revisions of the leases that a reset ended.
+    """
+
+    run: str
+    revision: int
+    applied: RankSet
+    ignored: Mapping[int, str]
+    failed: Mapping[int, str]
+    silent: RankSet
+    until: datetime | None
+    took_ms: float
+    ended: Sequence[int] = field(default_factory=tuple)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every rank in scope has applied it."""
+        return not (self.ignored or self.failed or self.silent)
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Result:
+        """Read a collector's report."""
+        until = data["until_ns"]
+        return cls(
+            run=data["run"],
+            revision=data["revision"],
+            applied=_rank_set(data["applied"]),
+            ignored={int(rank): why for rank, why in data["ignored"].items()},
+            failed={int(rank): why for rank, why in data["failed"].items()},
+            silent=_rank_set(data["silent"]),
+            until=None if until is None else datetime.fromtimestamp(until / 1e9, tz=timezone.utc),
+            took_ms=data["took_ms"],
+            ended=data["ended"],
+        )
+
+    def asdict(self) -> dict[str, Any]:
+        """The result as `tlogs set-logs --json` prints it."""
+        return {
+            "run": self.run,
+            "revision": self.revision,
+            "until": None if self.until is None else self.until.isoformat(),
+            "applied": str(self.applied),
+            "ignored": {str(rank): why for rank, why in self.ignored.items()},
+            "failed": {str(rank): why for rank, why in self.failed.items()},
+            "silent": str(self.silent),
+            "took_ms": self.took_ms,
+        }
+
+
+def _report(packed: bytes) -> dict[str, Any]:
+    """What a rank says of its levels; nothing where it has not said it yet, or says what cannot be read."""
+    try:
+        return unpack_plain(packed) if packed else {}
+    except MessageError:
+        return {}
+
+
+def _rank_set(text: str) -> RankSet:
+    return RankSet.parse(text) if text else RankSet()
+
+
+class Job:
+    """A connection to the collector of a job; a context manager."""
+
+    def __init__(self, operator: Operator, run: str | None) -> None:
+        self._operator = operator
+        self._run = run
+
+    def __enter__(self) -> Job:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._operator.close()
+
+    def set_logs(
+        self,
+        *,
+        ranks: str | RankSet = "all",
+        hosts: str | None = None,
+        ttl: float | None = DEFAULT_TTL_S,
+        replace: bool = False,
+        force: bool = False,
+        timeout: float = ANSWER_S,
+        modules: Mapping[str, int | bool] | None = None,
+        **settings: int | bool,
+    ) -> Result:
+        """Change levels on the running job and wait for the answers.
+
+        Names are torch's (``c10d=logging.DEBUG, recompiles=True``); an overlay, so only what is named changes, and
+        False turns an artifact off. With *replace* it is torch's `set_logs`: what is not named returns to its default.
+        It ends after *ttl* seconds (None: never). *timeout* bounds the wait for answers, in seconds.
+
+        Raises:
+            DirectiveError: a setting that is neither a level nor a bool.
+            ConfigError: nothing was changed: no live rank in scope, or no rank knows the name.
+            CollectorUnavailable: the collector does not answer.
+        """
+        lease = lease_of(
+            settings, modules, ranks=ranks, hosts=hosts, ttl=ttl, replace=replace, force=force, author=author()
+        )
+        return self.lay(lease, timeout)
+
+    def lay(self, lease: Lease, timeout: float = ANSWER_S) -> Result:
+        """Lay a lease and wait for the answers; raises as `set_logs`."""
+        return Result.of(self._operator.change(lease, run=self._run, timeout=timeout))
+
+    def reset(self, *revisions: int, timeout: float = ANSWER_S) -> Result:
+        """End these leases, or all of them.
+
+        Raises:
+            ConfigError: no such lease is in force.
+            CollectorUnavailable: the collector does not answer.
+        """
+        return Result.of(self._operator.reset(revisions, run=self._run, timeout=timeout))
+
+    def levels(self) -> dict[str, Any]:
+        """Leases in force and each rank's levels, as `tlogs levels --json` prints them."""
+        found = self._operator.ask("levels", self._run)
+        # The same report from many ranks came once.
+        groups = [(_rank_set(ranks), _report(packed)) for ranks, packed in found["groups"]]
+        ranks = {rank: report for group, report in groups for rank in group}
+        return {
+            "run": found["run"],
+            "leases": found["leases"],
+            "ranks": {str(rank): ranks[rank] for rank in sorted(ranks)},
+        }
+
+    def ranks(self) -> list[dict[str, Any]]:
+        """A row a rank, as `tlogs ranks --json` prints it."""
+        rows: list[dict[str, Any]] = self._operator.ask("ranks", self._run)["rows"]
+        return rows
+
+    def census(self) -> tuple[list[dict[str, Any]], int]:
+        """The rows of `ranks`, and how often somebody spoke without the secret or broke the protocol."""
+        found = self._operator.ask("ranks", self._run)
+        return found["rows"], found["rejected"]
+
+    def tail(
+        self, *, follow: bool = True, count: int = 10, timeout: float | None = None, **filters: Any
+    ) -> Iterator[Record]:
+        """The last *count* records, then what comes while the run is live, for at most *timeout* seconds.
+
+        *filters* are those of `tlogs.read`.
+
+        Raises:
+            ConfigError: no such run, or a filter that cannot be used.
+            CollectorUnavailable: the collector does not answer.
+        """
+        source = self._source()
+        choice = make_filter(end_ns=lambda: end_of(source), **filters)
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        return self._tail(source, Following(Reading(source, choice)), count, deadline if follow else 0.0)
+
+    def _source(self) -> RemoteSource:
+        rows = [row for row in self._operator.ask("runs") if self._run is None or row["name"].startswith(self._run)]
+        if not rows:
+            raise ConfigError("no run has begun yet" if self._run is None else f"no run {self._run!r} there")
+        newest = max(rows, key=lambda row: (row["live"], row["created_ns"]))
+        return RemoteSource(self._operator, newest["name"])
+
+    @staticmethod
+    def _tail(source: RemoteSource, following: Following, count: int, deadline: float) -> Iterator[Record]:
+        watch = told(source.informant, source.name, lambda: True)
+        news = watch(1.0)
+        yield from map(record_of, following.begin(count, news))
+        while not following.ended and (left := deadline - time.monotonic()) > 0:
+            news = watch(min(following.wait_s, left))
+            for entries, _ in following.step(news):
+                yield from map(record_of, entries)
+
+
+def lease_of(
+    settings: Mapping[str, int | bool],
+    modules: Mapping[str, int | bool] | None,
+    *,
+    ranks: str | RankSet,
+    hosts: str | None,
+    ttl: float | None,
+    replace: bool,
+    force: bool,
+    author: str,
+) -> Lease:
+    """The lease that a call asks for, with its settings in the order in which torch's set_logs() applies them.
+
+    Raises:
+        DirectiveError: a setting that is neither a level nor a bool.
+        ConfigError: *ranks* is no rank set.
+    """
+    wanted = {**in_call_order(settings), **(modules or {})}
+    for name, value in wanted.items():
+        if type(value) is not bool and (type(value) is not int or value < 0):
+            raise DirectiveError(f"{name}={value!r}: expected a level such as logging.DEBUG, or True or False")
+    if not wanted and not replace:
+        raise DirectiveError("nothing to set: expected a setting such as c10d=logging.DEBUG or recompiles=True")
+    scope = ranks if isinstance(ranks, RankSet) else RankSet.parse(ranks)
+    return Lease(0, wanted, scope, hosts, ttl_s=ttl, author=author, replace=replace, force=force)
+
+
+def connect(
+    collector: str | None = None,
+    *,
+    run: str | None = None,
+    timeout: float = ANSWER_S,
+    secret: str | None = None,
+    secret_file: str | None = None,
+) -> Job:
+    """Connect to a collector: *collector*, else TLOGS_COLLECTOR, else the only live one of this user here.
+
+    Raises:
+        CollectorUnavailable: none was found, several were, or it does not answer within *timeout* seconds.
+        AccessDenied: its secret is another one.
+        ConfigError: *collector* is no endpoint, directory or `collector.json`.
+    """
+    environ = os.environ
+    address = find_address(collector, environ, secret_file=secret_file, secret=secret) or find_live(
+        environ, secret_file=secret_file, secret=secret
+    )
+    return Job(Operator(address, timeout=timeout), run)
+
+
+def level_name(value: int | bool) -> str:
+    """A setting's value as an operator would type it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return str(logging.getLevelName(value))

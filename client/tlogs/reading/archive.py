@@ -1,0 +1,285 @@
+"""A run on disk, read without a daemon; one that is being written may be read at the same time."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from tlogs.reading.segment_file import SegmentFile
+from tlogs.reading.verify import Counts, Verification
+from tlogs_shared.errors import MessageError, StoreError
+from tlogs_shared.host import is_locked
+from tlogs_shared.origin import StreamInfo
+from tlogs_shared.storage.batch import HEADER_BYTES, Header, Kind, check_payload
+from tlogs_shared.storage.ledger import Ledger
+from tlogs_shared.storage.position import START, Position
+from tlogs_shared.storage.segment import (
+    FILE_HEADER_BYTES,
+    THINNED_BASE,
+    Scan,
+    parse_name,
+    parse_torn,
+    segment_name,
+    unpack_stream,
+)
+
+__all__ = ["RunArchive", "created_ns", "find_runs"]
+
+_OPEN_SEGMENTS: Final = 8
+"""Segments that are kept open: a reader is in one or two of them at a time."""
+
+
+class RunArchive:
+    """One run, read from its directory. Not for use by several threads at once.
+
+    `notes` collects what was found wrong, one line each; whatever can be read is read.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.notes: list[str] = []
+        self.meta: dict[str, Any] = self._read_map("run.json")
+        self._open: OrderedDict[int, SegmentFile] = OrderedDict()
+
+    def __enter__(self) -> RunArchive:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files that are held open."""
+        self._open.clear()
+
+    @property
+    def name(self) -> str:
+        """The run's name; the directory's where nothing else is known."""
+        return str(self.meta.get("name") or self.path.resolve().name)
+
+    def segments(self) -> list[int]:
+        """The numbers of the segments that are there, in order.
+
+        Raises:
+            StoreError: the directory cannot be read.
+        """
+        return sorted(number for name in self._names() if (number := parse_name(name)) is not None)
+
+    def set_aside(self) -> list[str]:
+        """The names of files that hold what was cut off damaged segments."""
+        return sorted(name for name in self._names() if parse_torn(name) is not None)
+
+    def frames(self, position: Position = START) -> Iterator[tuple[Header, Position]]:
+        """The frames from *position* on, each with its own position; payloads are not read.
+
+        Where the iteration ends, `after` the last frame is where to go on later. An unfinished frame at the end is
+        left for then.
+
+        Raises:
+            StoreError: the directory or a segment cannot be read.
+        """
+        for number in self.segments():
+            if number < position.segment:
+                continue
+            segment = self._segment(number, renew=True)
+            if segment is None:
+                continue
+            start = FILE_HEADER_BYTES
+            if number == position.segment:
+                # A position from before the segment was thinned: all of what is left is gone through again.
+                start = max(position.offset - segment.base, start)
+            scan = Scan(segment.read, segment.size(), start, skip=True)
+            for frame in scan:
+                yield frame.header, Position(number, segment.base + frame.offset)
+            self._note_damage(number, scan)
+
+    @staticmethod
+    def after(header: Header, position: Position) -> Position:
+        """Where the frame at *position* ends."""
+        return Position(position.segment, position.offset + HEADER_BYTES + header.size)
+
+    def payload(self, header: Header, position: Position) -> bytes:
+        """The payload of the frame that was found at *position*.
+
+        Raises:
+            MessageError: it is damaged.
+            StoreError: it is no longer there, or cannot be read.
+        """
+        thinned = position.offset >= THINNED_BASE
+        segment = self._segment(position.segment)
+        if segment is not None and thinned and not segment.base:
+            segment = self._segment(position.segment, renew=True)
+        if segment is None or thinned != bool(segment.base):
+            raise StoreError(errno.ENOENT, "removed to save space", str(self.path / segment_name(position.segment)))
+        payload = segment.read(header.size, position.offset - segment.base + HEADER_BYTES)
+        check_payload(header, payload)
+        return payload
+
+    def streams(self) -> dict[bytes, StreamInfo]:
+        """The last that is known of every stream, in the order in which the streams came."""
+        found: dict[bytes, StreamInfo] = {}
+        for header, position in self.frames():
+            if header.kind is Kind.STREAM:
+                self._learn(found, header, position)
+        return found
+
+    def counts(self) -> Counts:
+        """How much there is, counted from the frames' headers."""
+        tally = Verification()
+        infos: dict[bytes, StreamInfo] = {}
+        for header, position in self.frames():
+            tally.count(header)
+            if header.kind is Kind.STREAM:
+                self._learn(infos, header, position)
+        removed = sum(self._ledger().removed().values())
+        live = self.is_live()
+        under_way = {stream: info.head - tally.watermarks.get(stream, 0) for stream, info in infos.items()}
+        return Counts(
+            records=tally.records,
+            dropped=sum(sum(info.dropped.values()) for info in infos.values()),
+            removed=removed,
+            lost=max(tally.missing - removed, 0)
+            + sum(max(count, 0) for stream, count in under_way.items() if infos[stream].end or not live),
+            bytes=self.size(),
+        )
+
+    def size(self) -> int:
+        """The size of the run's files, in bytes."""
+        total = 0
+        for name in self._names():
+            try:
+                total += (self.path / name).stat().st_size
+            except OSError:
+                continue  # removed meanwhile
+        return total
+
+    def verify(self) -> Verification:
+        """Count again from the segments, payloads checked, every stream's numbers compared with what they should be.
+
+        Raises:
+            StoreError: the directory or a segment cannot be read.
+        """
+        ledger = self._ledger()
+        found = Verification(removed=sum(ledger.removed().values()), dropped_before=ledger.dropped_before)
+        numbers = self.segments()
+        live = self.is_live()
+        end = START
+        for number in numbers:
+            segment = self._segment(number, renew=True)
+            end = found.go_through(number, segment, end, unfinished=live and number == numbers[-1])
+        found.notes += [f"{name}: set aside" for name in self.set_aside()]
+        return found
+
+    def is_live(self) -> bool:
+        """Whether a daemon has the run open now."""
+        return is_locked(self.path / "lock")
+
+    def control(self) -> list[dict[str, Any]]:
+        """The lines of the run's control journal: who asked for which levels, when."""
+        return read_lines(self.path / "control.jsonl")
+
+    def _names(self) -> list[str]:
+        try:
+            return os.listdir(self.path)
+        except OSError as error:
+            raise StoreError(error.errno, error.strerror, str(self.path)) from error
+
+    def _segment(self, number: int, *, renew: bool = False) -> SegmentFile | None:
+        """The segment, None where it is not there or has only been begun; `renew`: as it is now on the disk."""
+        path = self.path / segment_name(number)
+        segment = self._open.get(number)
+        try:
+            if segment is None or (renew and not segment.is_current(path)):
+                segment = SegmentFile(path)
+        except FileNotFoundError:
+            self._note(f"{path.name}: removed while it was read")
+            return None
+        except OSError as error:
+            raise StoreError(error.errno, error.strerror, str(path)) from error
+        if segment.size() < FILE_HEADER_BYTES:
+            return None
+        self._open[number] = segment
+        self._open.move_to_end(number)
+        if len(self._open) > _OPEN_SEGMENTS:
+            self._open.popitem(last=False)
+        return segment
+
+    def _learn(self, found: dict[bytes, StreamInfo], header: Header, position: Position) -> None:
+        try:
+            found[header.stream] = unpack_stream(header, self.payload(header, position))
+        except MessageError as error:
+            self._note(f"stream frame at {position}: {error}")
+
+    def _ledger(self) -> Ledger:
+        if not (self.path / "ledger.json").exists():
+            return Ledger()
+        try:
+            return Ledger.from_map(self._read_map("ledger.json"))
+        except MessageError as error:
+            self._note(f"ledger.json: {error}")
+            return Ledger()
+
+    def _read_map(self, name: str) -> dict[str, Any]:
+        try:
+            values = json.loads((self.path / name).read_bytes())
+        except (OSError, ValueError) as error:
+            self._note(f"{name}: {error}")
+            return {}
+        if not isinstance(values, dict):
+            self._note(f"{name}: expected a map, found {type(values).__name__}")
+            return {}
+        return values
+
+    def _note_damage(self, number: int, scan: Scan) -> None:
+        for at, to in scan.damage:
+            self._note(f"{segment_name(number)}: {to - at} damaged bytes at {at} passed over")
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file with one JSON map a line; a line that is none (half written) is passed over."""
+    try:
+        # What follows the last newline is half a line.
+        lines = path.read_bytes().split(b"\n")[:-1]
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        try:
+            values = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(values, dict):
+            found.append(values)
+    return found
+
+
+def find_runs(directory: str | os.PathLike[str]) -> list[RunArchive]:
+    """The runs in a directory, oldest first; what is no run is passed over.
+
+    Raises:
+        StoreError: the directory cannot be read.
+    """
+    try:
+        entries = [Path(entry.path) for entry in os.scandir(directory) if entry.is_dir()]
+    except OSError as error:
+        raise StoreError(error.errno, error.strerror, str(directory)) from error
+    runs = [
+        RunArchive(path)
+        for path in sorted(entries)
+        if (path / "run.json").exists() or any(parse_name(name) is not None for name in os.listdir(path))
+    ]
+    return sorted(runs, key=lambda run: created_ns(run.meta))
+
+
+def created_ns(meta: dict[str, Any]) -> int:
+    """When a run began, 0 where that is not known."""
+    value = meta.get("created_ns")
+    return value if isinstance(value, int) else 0

@@ -1,0 +1,110 @@
+"""One stream of this process: its outbox, its link and its forwarder, made together and ended together."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from tlogs.access.discovery import Address
+from tlogs.outbox.file import outbox_capacity, outbox_directory
+from tlogs.outbox.outbox import Outbox
+from tlogs.worker.forwarder import Forwarder, Hooks
+from tlogs.worker.link import Link
+from tlogs_shared.origin import STREAM_ID_BYTES, Origin
+from tlogs_shared.protocol.clock import Moment
+
+__all__ = ["Channel"]
+
+SUFFIX: Final = ".outbox"
+
+
+class Channel:
+    """A stream on its way to a collector."""
+
+    def __init__(self, origin: Origin, address: Address, environ: Mapping[str, str], hooks: Hooks) -> None:
+        """Make the outbox and start to forward what comes into it.
+
+        Raises:
+            ConfigError, StoreError: the outbox cannot be made.
+            CollectorUnavailable: there are hardly any descriptors left for a socket.
+        """
+        stream = os.urandom(STREAM_ID_BYTES)
+        path = outbox_directory(environ) / f"{origin.host}-{origin.pid}-{stream.hex()[:8]}{SUFFIX}"
+        self.origin = replace(origin, outbox=str(path))
+        self._address = address
+        self._run: str | None = None
+        self.outbox = Outbox(
+            path,
+            stream=stream,
+            meta=self._meta(),
+            capacity=outbox_capacity(environ, fork=origin.helper is not None),
+        )
+        try:
+            self.link = Link(stream, self.origin, self.outbox, secret=address.secret, nonce=os.urandom)
+            self.forwarder = Forwarder(self.link, self.outbox, address.endpoint, address.secret, hooks)
+        except BaseException:
+            self.outbox.close(delete=True)
+            raise
+        self.forwarder.start()
+
+    def _meta(self) -> dict[str, Any]:
+        """What whoever recovers this outbox must know; not the secret, which has a place of its own."""
+        return {"endpoint": str(self._address.endpoint), "origin": self.origin.as_map()}
+
+    @property
+    def append(self) -> Callable[..., bool]:
+        """What takes a record."""
+        return self.outbox.append
+
+    def keep_meta(self) -> None:
+        """Once the collector has named the run, the outbox names it too: what is recovered goes there."""
+        if self.link.run != self._run:
+            self._run = self.link.run
+            self.origin = replace(self.origin, run=self._run)
+            self.outbox.set_meta(self._meta())
+
+    def relabel(self, origin: Origin) -> None:
+        """A label was learnt late."""
+        self.origin = replace(origin, outbox=self.origin.outbox, run=self.origin.run)
+        self.outbox.set_meta(self._meta())
+        labelled = self.origin
+
+        def job(link: Link, now: Moment) -> Any:
+            return link.relabel(labelled, now)
+
+        self.forwarder.tell(job)
+
+    def close(self, timeout: float, *, at_exit: bool = False) -> bool:
+        """Send what is left and end; whether everything arrived. What did not arrive stays in the file.
+
+        *at_exit* it stays open: exit handlers that were registered before us run after us, and may log. What they log
+        is recovered from the file, as after any other end.
+        """
+        done = self.forwarder.close(timeout)
+        if at_exit:
+            _give_up_late(self.outbox)
+        else:
+            self.outbox.close(delete=done)
+        return done
+
+    def abandon(self) -> None:
+        """In a forked child: this is the parent's."""
+        self.outbox.abandon()
+
+
+def _give_up_late(outbox: Outbox) -> None:
+    """Give *outbox* up when exit handlers have run too: the interpreter then collects garbage once more, and tells.
+
+    Where it does not (``gc.disable()``), the file stays, and whoever recovers it finds nothing new in it.
+    """
+
+    def give_up(phase: str, _: object) -> None:
+        if phase == "start" and sys.is_finalizing():
+            gc.callbacks.remove(give_up)
+            outbox.close(delete=outbox.acknowledged >= outbox.head)
+
+    gc.callbacks.append(give_up)

@@ -1,0 +1,185 @@
+"""Streams that say hello: which run and attempt they belong to, and where they are to go on. Pure, as the hub is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tlogs_collector.hub.actions import Action, Control, OpenRun, PutStream, Say, Send
+from tlogs_collector.hub.admission import Connection
+from tlogs_collector.hub.peer import Peer
+from tlogs_collector.hub.run import Run
+from tlogs_collector.hub.runs import Runs
+from tlogs_shared.origin import RUN_NAME, Origin, StreamInfo
+from tlogs_shared.protocol.clock import Moment
+from tlogs_shared.protocol.messages import Hello, Refused, Welcome
+
+if TYPE_CHECKING:
+    from tlogs_collector.hub.hub import Hub
+
+__all__ = ["Arrivals", "Stored"]
+
+
+class Stored(Protocol):
+    """What the store knows of a stream of a run that is continued."""
+
+    @property
+    def info(self) -> StreamInfo:
+        """The last stream frame."""
+
+    @property
+    def watermark(self) -> int:
+        """The number after the last stored record."""
+
+    @property
+    def records(self) -> int:
+        """How many records are stored."""
+
+
+@dataclass(slots=True)
+class Arrivals:
+    """The hellos of this collector; those whose run is not open yet wait."""
+
+    hub: Hub
+    runs: Runs
+    _waiting: dict[str, dict[bytes, Hello]] = field(default_factory=dict)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody waits."""
+        return not self._waiting
+
+    def hello(self, connection: bytes, hello: Hello, now: Moment) -> list[Action]:
+        """Let a stream in; where its run is not open yet, it waits for that."""
+        if self.hub.closing and not hello.recovering and self.runs.find(hello.stream) is None:
+            return [Send(connection, Refused("closing", "the collector is about to end"))]
+        name = hello.origin.run
+        if name is not None and (RUN_NAME.fullmatch(name) is None or not name.strip(".")):
+            return self.hub.broken(connection, "run", f"{name!r:.140} cannot be the name of a run")
+        run = self.runs.choose(hello, now)
+        if run.is_open:
+            return self._join(connection, hello, run, now)
+        waiting = self._waiting.setdefault(run.name, {})
+        waiting[connection] = hello
+        if len(waiting) > 1:
+            return []
+        return [OpenRun(run.name, {"key": run.key, "created_ns": run.created_ns})]
+
+    def opened(
+        self, name: str, streams: Mapping[bytes, Stored], control: Sequence[Mapping[str, Any]], now: Moment
+    ) -> list[Action]:
+        """The store has opened a run, with the streams that it held already."""
+        run = self.runs.by_name[name]
+        run.is_open = True
+        actions: list[Action] = [Say(f"run {name}: {fault}") for fault in run.restore(control)]
+        for stream, stored in streams.items():
+            peer = Peer(stream, name, stored.info, stored.watermark, stored.watermark, records=stored.records)
+            peer.heard_s = now.s  # it gets the time of any peer to come back
+            run.add(peer)
+            if peer.is_open and self.hub.is_alive(peer.info.origin) is False:
+                actions += self.hub.gone(run, peer, now)
+        for connection, hello in self._waiting.pop(name, {}).items():
+            actions += self.hello(connection, hello, now)  # if another job's run was found, a new one begins
+        return actions
+
+    def unopened(self, name: str, why: str) -> list[Action]:
+        """The store could not open the run: those who wait are told."""
+        del self.runs.by_name[name]
+        refusal = Refused("run", f"run {name}: {why}")
+        waiting = self._waiting.pop(name, {})
+        return [Say(f"run {name}: {why}"), *(Send(connection, refusal) for connection in waiting)]
+
+    def _join(self, connection: bytes, hello: Hello, run: Run, now: Moment) -> list[Action]:
+        known = self.hub.admission.connections.get(connection)
+        if known is None:
+            return []  # it went away while the run was opened
+        origin = replace(hello.origin, run=run.name)
+        actions: list[Action] = []
+        changed = True
+        peer = run.peers.get(hello.stream)
+        if peer is None:
+            if not hello.recovering:
+                actions += self._meet_rival(run, hello.stream, origin, now)
+            peer = Peer(hello.stream, run.name, StreamInfo(origin, attempt=run.attempt_of(origin)))
+            run.add(peer)
+        elif hello.recovering:
+            changed = False
+        else:
+            changed = run.relabel(peer, origin)
+            if not peer.is_open:
+                run.reopen(peer)
+                changed = True
+        if hello.recovering and peer.is_open:
+            run.end(peer, "gone")  # who brings in its outbox knows that the process has ended
+            changed = True
+        peer.resume(hello.first)
+        peer.info = replace(peer.info, head=max(peer.info.head, hello.head))
+        self._connect(connection, known, peer)
+        peer.heard_s, peer.recovering = now.s, hello.recovering
+        if changed:
+            actions += [PutStream(run.name, peer.stream, peer.info), *_resized(run, peer, now)]
+        self.hub.pace(run)
+        actions.append(Send(connection, self._welcome(run, peer, hello)))
+        if not hello.recovering:
+            actions.append(Send(connection, run.settings(now)))
+        return actions
+
+    def _connect(self, connection: bytes, known: Connection, peer: Peer) -> None:
+        """From here on the peer speaks over this connection, and over no other."""
+        before = None if peer.connection is None else self.hub.admission.connections.get(peer.connection)
+        if before is not None:
+            before.part()
+        known.part()
+        known.peer, peer.connection = peer, connection
+
+    def _welcome(self, run: Run, peer: Peer, hello: Hello) -> Welcome:
+        return Welcome(
+            run.name,
+            peer.info.attempt,
+            peer.watermark,
+            peer.stored,
+            self.hub.window(),
+            run.period_s,
+            run.age_s,
+            hello.nonce,
+            self.hub.admission.own_proof(hello.nonce),
+        )
+
+    def _meet_rival(self, run: Run, stream: bytes, origin: Origin, now: Moment) -> list[Action]:
+        """Another stream with the same rank has ended without our noticing, or is another process that has it too."""
+        rival = run.rival(stream, origin)
+        if rival is None:
+            return []
+        if self.runs.has_made_way(rival, origin):
+            return self.hub.gone(run, rival, now)
+        old = rival.info.origin
+        return [
+            Say(
+                f"run {run.name}: two processes are rank {origin.rank}: {old.pid} on {old.host} and {origin.pid} on "
+                f"{origin.host}; both are kept"
+            )
+        ]
+
+
+def _resized(run: Run, peer: Peer, now: Moment) -> list[Action]:
+    """An elastic job that restarted with another world size: say of each lease which of its ranks there are not."""
+    origin = peer.info.origin
+    size = origin.world_size
+    if not peer.is_rank or origin.provisional or size is None or size == run.world_size:
+        return []
+    run.world_size = size
+    return [
+        Control(
+            run.name,
+            {
+                "time_ns": now.ns,
+                "event": "outside",
+                "lease": lease.revision,
+                "world_size": size,
+                "ranks": str(run.outside(lease)),
+            },
+        )
+        for lease in run.in_force(now)
+        if run.outside(lease)
+    ]

@@ -1,0 +1,191 @@
+"""One stream as the collector sees it: its numbers, its life, its settings.
+
+Pure: times are arguments. A batch is taken if and only if its first number is the stream's watermark, so that
+whatever is sent twice, re-cut or recovered can never be stored twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Final
+
+from tlogs_shared.origin import StreamInfo
+from tlogs_shared.protocol.messages import Answer, Applied, Heartbeat
+from tlogs_shared.storage.batch import Header
+
+__all__ = ["Peer", "Verdict"]
+
+LATE_PERIODS: Final = 3
+GONE_PERIODS: Final = 10
+MIN_PERIOD_S: Final = 1.0
+"""Heartbeats may come faster while someone follows; a peer is not called late for that."""
+
+QUIET_S: Final = 60.0
+"""A rank that is there and has logged nothing for so long is shown as quiet."""
+
+SURE_BOUND_NS: Final = 1_000_000
+"""A clock offset known to the millisecond is fixed at once, a worse one after some more exchanges."""
+
+ENOUGH_EXCHANGES: Final = 5
+
+
+class Verdict(Enum):
+    """What to do with a batch."""
+
+    TAKE = "take"
+    HAVE = "have"
+    """All of it is stored already: say so."""
+    REWIND = "rewind"
+    """Something before it is missing: tell the sender where to go on."""
+    IGNORE = "ignore"
+    """The sender was told already."""
+
+
+@dataclass(slots=True)
+class Peer:
+    """What is known of one stream.
+
+    `watermark` is the number below which everything was taken, `stored` the number below which everything is safe.
+    `gap` is how many numbers before the watermark will never come; they count as lost once a record behind them is
+    stored, since until then a restarted collector would find the same gap again. `revision` is the settings in force
+    on the rank, `answered` those that its `answers` and `report` are about.
+    """
+
+    stream: bytes
+    run: str
+    info: StreamInfo
+    watermark: int = 0
+    stored: int = 0
+    gap: int = 0
+    records: int = 0
+    connection: bytes | None = None
+    recovering: bool = False
+    heard_s: float = 0.0
+    low_ts: int = 0
+    last_record_ns: int | None = None
+    revision: int = 0
+    answered: int = -1
+    answers: Mapping[int, Answer] = field(default_factory=dict)
+    report: bytes = b""
+    offset_ns: int | None = None
+    exchanges: int = 0
+    rewound_to: int | None = None
+
+    @property
+    def rank(self) -> int | None:
+        """The rank that this stream is labelled with."""
+        return self.info.origin.rank
+
+    @property
+    def is_rank(self) -> bool:
+        """Whether this is a rank itself: no helper of one, no launcher."""
+        return self.info.origin.rank is not None and self.info.origin.helper is None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this stream may still speak."""
+        return self.info.end == ""
+
+    @property
+    def dropped(self) -> int:
+        """Records that the rank itself had no room for."""
+        return sum(self.info.dropped.values())
+
+    @property
+    def lost(self) -> int:
+        """Numbers that were heard of and will not come, once the stream has ended."""
+        return self.info.lost + self.gap + max(0, self.info.head - self.watermark)
+
+    def judge(self, header: Header) -> Verdict:
+        """What to do with this batch; a taken one moves the watermark."""
+        if header.first == self.watermark and header.count > 0:
+            self.watermark = header.end
+            self.records += header.count
+            if self.gap:
+                self.info, self.gap = replace(self.info, lost=self.info.lost + self.gap), 0
+            self.low_ts = max(self.low_ts, header.low_ts)
+            self.last_record_ns = header.last_ts
+            self.rewound_to = None
+            if header.end > self.info.head:
+                self.info = replace(self.info, head=header.end)
+            return Verdict.TAKE
+        if header.end <= self.watermark:
+            return Verdict.HAVE
+        if self.rewound_to == self.watermark:
+            return Verdict.IGNORE
+        self.rewound_to = self.watermark
+        return Verdict.REWIND
+
+    def untake(self, header: Header) -> None:
+        """The store could not take this batch after all: go back before it."""
+        if header.first < self.watermark:
+            self.records -= self.watermark - header.first
+            self.watermark = header.first
+        self.rewound_to = self.watermark
+
+    def resume(self, first: int) -> None:
+        """A sender that can supply numbers from *first* on says hello; those before are lost for good."""
+        self.rewound_to = None
+        if first > self.watermark:
+            self.gap += first - self.watermark
+            self.watermark = first
+
+    def go_back(self, watermark: int, records: int) -> None:
+        """The store turned out to have only so much."""
+        self.watermark = self.stored = watermark
+        self.records = records
+        self.gap = 0
+        self.rewound_to = None
+
+    def applied(self, message: Applied) -> None:
+        """Take in what became of the settings."""
+        self.revision = self.answered = message.revision
+        self.answers, self.report = message.answers, message.report
+
+    def beat(self, message: Heartbeat, *, same_host: bool) -> bool:
+        """Take in a heartbeat; whether what is known of the stream changed and should be stored."""
+        self.low_ts = max(self.low_ts, message.low_ts)
+        self.revision = message.revision
+        changed = dict(message.dropped) != dict(self.info.dropped)
+        self.info = replace(self.info, head=max(self.info.head, message.head), dropped=dict(message.dropped))
+        if same_host or message.offset_ns is None or message.bound_ns is None:
+            return changed
+        self.offset_ns = message.offset_ns
+        self.exchanges += 1
+        sure = message.bound_ns <= SURE_BOUND_NS or self.exchanges >= ENOUGH_EXCHANGES
+        if self.info.bound_ns is None and sure:
+            # Fixed once, so that two reads of the run give the same order; used only where it exceeds its error.
+            offset = message.offset_ns if abs(message.offset_ns) > message.bound_ns else None
+            self.info = replace(self.info, offset_ns=offset, bound_ns=message.bound_ns)
+            changed = True
+        return changed
+
+    def end(self, how: str) -> None:
+        """The stream has ended: `bye`, `gone` or `recovered`."""
+        self.info = replace(self.info, end=how, lost=self.info.lost + self.gap)
+        self.gap = 0
+        self.connection = None
+        self.recovering = False
+        self.report = b""  # of levels that are no more; a long job has many streams that ended
+
+    def state(self, now_s: float, now_ns: int, period_s: float) -> str:
+        """`live late quiet gone done`, as `tlogs ranks` shows it."""
+        if self.info.end == "bye":
+            return "done"
+        if self.info.end:
+            return "gone"
+        if self.is_late(now_s, period_s):
+            return "late"
+        if self.last_record_ns is not None and now_ns - self.info.corrected(self.last_record_ns) > QUIET_S * 1e9:
+            return "quiet"
+        return "live"
+
+    def is_late(self, now_s: float, period_s: float) -> bool:
+        """Whether heartbeats are missing."""
+        return now_s - self.heard_s > LATE_PERIODS * max(period_s, MIN_PERIOD_S)
+
+    def is_lost(self, now_s: float, period_s: float) -> bool:
+        """Whether heartbeats are missing for so long that nobody is expected to come back soon."""
+        return now_s - self.heard_s > GONE_PERIODS * max(period_s, MIN_PERIOD_S)

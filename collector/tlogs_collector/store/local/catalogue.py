@@ -1,0 +1,28 @@
+"""The runs that a daemon finds when it starts: those that were not closed and that nobody writes any more."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tlogs_collector.hub.hub import Known
+from tlogs_collector.store.local.run_directory import LOCK_FILE, RUN_FILE
+from tlogs_shared.host import is_locked
+
+__all__ = ["left_open"]
+
+
+def left_open(directory: Path) -> list[Known]:
+    """Runs whose daemon died: their ranks may come back, and continue them."""
+    found = []
+    for path in sorted(directory.iterdir()):
+        try:
+            meta = json.loads((path / RUN_FILE).read_bytes())
+        except (OSError, ValueError):
+            continue  # no run, or one whose opening says what is wrong with it
+        if not isinstance(meta, dict) or "ended_ns" in meta or is_locked(path / LOCK_FILE):
+            continue
+        key, created_ns = meta.get("key"), meta.get("created_ns")
+        if isinstance(key, str) and isinstance(created_ns, int):
+            found.append(Known(path.name, key, created_ns))
+    return found

@@ -1,0 +1,215 @@
+"""The operator's side of the conversation, over a real socket with a collector that says what the test wants."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+import zmq
+
+from tlogs.access.connection import Operator, author
+from tlogs.access.discovery import Address
+from tlogs_shared.errors import AccessDenied, CollectorUnavailable, ConfigError, ProtocolError
+from tlogs_shared.protocol import messages as m
+from tlogs_shared.protocol import wire
+from tlogs_shared.protocol.endpoint import Endpoint
+from tlogs_shared.protocol.lease import Lease
+from tlogs_shared.protocol.secret import is_proof, prove
+from tlogs_shared.storage.batch import Header
+from tlogs_shared.storage.index_page import pack_index
+from tlogs_shared.storage.position import Position
+
+SECRET = b"what only friends know"
+Said = Callable[[m.Message], Sequence[m.Message | list[bytes]]]
+
+
+class Collector:
+    """Answers each message with what `says` returns; `heard` is what came."""
+
+    def __init__(self) -> None:
+        self.says: Said = greet
+        self.heard: list[m.Message] = []
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        self._socket.linger = 0
+        self.endpoint = Endpoint("127.0.0.1", self._socket.bind_to_random_port("tcp://127.0.0.1"))
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._end.is_set():
+            if self._socket.poll(20):
+                connection, *frames = self._socket.recv_multipart()
+                message = wire.decode(frames)
+                self.heard.append(message)
+                for answer in self.says(message):
+                    sent = answer if isinstance(answer, list) else wire.encode(answer)
+                    self._socket.send_multipart([connection, *sent])
+
+    def close(self) -> None:
+        self._end.set()
+        self._thread.join()
+        self._socket.close()
+        self._context.term()
+
+
+def greet(message: m.Message) -> list[m.Message | list[bytes]]:
+    """Let everybody in, and answer each question with its own name."""
+    match message:
+        case m.Ask(number=number, what=what):
+            return [m.Report(number, "", what)]
+        case m.Change(number=number):
+            return [m.Report(number, "", {"revision": 3})]
+        case _:
+            return []
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    found = Collector()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def dial(collector: Collector) -> Iterator[Callable[..., Operator]]:
+    """Connects to the collector."""
+    opened: list[Operator] = []
+
+    def connect(secret: bytes | None = None, timeout: float = 5.0) -> Operator:
+        opened.append(Operator(Address(collector.endpoint, secret, "here", "argument"), timeout=timeout))
+        return opened[-1]
+
+    yield connect
+    for operator in opened:
+        operator.close()
+
+
+def test_a_question_gets_its_own_answer(collector: Collector, dial: Any) -> None:
+    """Answers to earlier questions, and news, are not taken for it."""
+    operator = dial()
+    news = m.News("run", 1, 2, 3, True, False)
+    collector.says = lambda message: [m.Report(0, "", "old"), news, news, *greet(message)]
+    assert operator.ask("ranks", "run", colour="red") == "ranks"
+    assert collector.heard[-1] == m.Ask(2, "ranks", b"", "run", {"colour": "red"})
+    assert [operator.news(0.0) for _ in range(3)] == [news, news, None]
+
+
+def test_a_report_of_an_error_is_raised(collector: Collector, dial: Any) -> None:
+    operator = dial()
+    collector.says = lambda message: [m.Report(message.number, "no such run", None)]  # type: ignore[union-attr]
+    with pytest.raises(ConfigError, match="no such run"):
+        operator.ask("ranks")
+    with pytest.raises(ConfigError, match="no such run"):
+        operator.fetch("run", 1, 0, 10)
+
+
+def test_the_secret_is_proved_on_both_sides(collector: Collector, dial: Any) -> None:
+    def ask_proof(message: m.Message) -> Sequence[m.Message | list[bytes]]:
+        match message:
+            case m.Ask(nonce=nonce):
+                return [m.Challenge(b"c", prove(SECRET, "collector", nonce))]
+            case m.Proof(proof=proof):
+                return [m.Report(1, "", is_proof(SECRET, "peer", b"c", proof))]
+            case _:
+                return []
+
+    collector.says = ask_proof
+    dial(SECRET)
+    with pytest.raises(AccessDenied, match="asks for its secret; give it with --secret-file"):
+        dial(None)
+    with pytest.raises(AccessDenied, match="has another secret than the one from argument"):
+        dial(b"another secret")
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "text"),
+    [
+        (m.Refused("access", "wrong"), AccessDenied, "wrong"),
+        (m.Refused("protocol", "garbage"), ProtocolError, "garbage"),
+        ([b"\x02r", b""], ProtocolError, "install the same version"),
+        ([b"garbage"], ProtocolError, "two bytes"),
+    ],
+)
+def test_a_collector_that_says_no_or_nonsense_is_told_apart(
+    answer: Any, error: type[Exception], text: str, collector: Collector, dial: Any
+) -> None:
+    collector.says = lambda _: [answer]
+    with pytest.raises(error, match=text):
+        dial()
+
+
+def test_a_collector_that_does_not_answer_is_unavailable(collector: Collector, dial: Any) -> None:
+    operator = dial(timeout=0.3)
+    collector.says = lambda _: []
+    with pytest.raises(CollectorUnavailable, match=r"did not answer within 0\.3 s"):
+        operator.ask("ranks")
+    with pytest.raises(CollectorUnavailable, match=r"collector at .*"):
+        dial(timeout=0.1)
+
+
+def test_where_nobody_listens_no_collector_is_there(collector: Collector) -> None:
+    endpoint = collector.endpoint
+    collector.close()
+    collector.close = lambda: None  # type: ignore[method-assign]
+    with pytest.raises(CollectorUnavailable, match=r"nothing listens there \(named by: here\); start one with"):
+        Operator(Address(endpoint, None, "here", "none"), timeout=0.2)
+
+
+def test_a_collector_that_was_restarted_is_greeted_and_asked_again(collector: Collector, dial: Any) -> None:
+    operator = dial()
+    has_forgotten = iter([True])
+    collector.says = lambda message: [m.Stranger()] if next(has_forgotten, False) else greet(message)
+    assert operator.ask("ranks") == "ranks"
+    kinds = [message.what for message in collector.heard if isinstance(message, m.Ask)]
+    assert kinds == ["hello", "ranks", "hello", "ranks"]
+
+
+def test_a_follower_says_again_whom_it_follows_after_a_restart(collector: Collector, dial: Any) -> None:
+    operator = dial()
+    news = m.News("run", 1, 2, 3, True, False)
+    has_forgotten = iter([True])
+
+    def restarted(message: m.Message) -> Sequence[m.Message | list[bytes]]:
+        if next(has_forgotten, False):
+            return [m.Stranger()]
+        return [news] if isinstance(message, m.Follow) else greet(message)
+
+    operator.follow("run")
+    while not isinstance(collector.heard[-1], m.Follow):
+        assert operator.news(0.01) is None
+    collector.says = restarted
+    operator.poke()
+    assert operator.news(5.0) == news
+    assert collector.heard[-1] == m.Follow("run")
+
+
+def test_changes_carry_their_author_and_wait_as_long_as_they_say(collector: Collector, dial: Any) -> None:
+    operator = dial()
+    lease = Lease(0, {"c10d": 10}, author="ann")
+    assert operator.change(lease, run="run", timeout=2.0, once="a") == {"revision": 3}
+    operator.reset([1, 2], run=None, timeout=3.0)
+    assert collector.heard[1:] == [
+        m.Change(2, "run", 2.0, lease=lease.as_map(), once="a"),
+        m.Change(3, None, 3.0, ends=[1, 2], author=author()),
+    ]
+
+
+def test_bytes_and_indexes_are_fetched(collector: Collector, dial: Any) -> None:
+    operator = dial()
+    frames, end = [(Header(b"s" * 16), Position(1, 0))], Position(1, 99)
+
+    def pages(message: m.Message) -> list[m.Message | list[bytes]]:
+        assert isinstance(message, m.Fetch)
+        return [m.Page(message.number, b"bytes" if message.what == "bytes" else pack_index(frames, end))]
+
+    collector.says = pages
+    assert operator.fetch("run", 1, 0, 10) == b"bytes"
+    assert operator.index("run", Position(1, 5), 7) == (frames, end)
+    assert collector.heard[-1] == m.Fetch(3, "run", "index", 1, 5, 7)
+    collector.says = lambda message: [m.Page(message.number, b"")]  # type: ignore[union-attr]
+    with pytest.raises(ProtocolError, match="a page came where a report was expected"):
+        operator.ask("ranks")

@@ -1,0 +1,313 @@
+"""Every message goes over the wire and back; whatever else comes is a MessageError, and costs little."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from types import MappingProxyType
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import msgpack
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tlogs_shared.errors import MessageError
+from tlogs_shared.origin import Origin
+from tlogs_shared.protocol import messages as m
+from tlogs_shared.protocol.wire import (
+    LARGER_FIELDS,
+    MAX_FIELDS,
+    VERSION,
+    VersionError,
+    decode,
+    encode,
+    pack_plain,
+    unpack_plain,
+)
+from tlogs_shared.storage.batch import Header, Kind, seal
+
+KINDS: list[type[Any]] = list(get_args(m.Message))
+FIELD_KINDS = [kind for kind in KINDS if kind is not m.Batch]
+STREAM = b"s" * 16
+
+# Any text that a file name can hold: os.fsdecode makes lone surrogates of what is no UTF-8.
+TEXTS = st.text(max_size=12) | st.just("not utf-8: \udc80")
+INTS = st.integers(-(2**63), 2**63 - 1)
+PLAIN = st.recursive(
+    st.none() | st.booleans() | INTS | st.floats(allow_nan=False) | TEXTS | st.binary(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS | INTS, inner, max_size=3),
+    max_leaves=8,
+)
+ORIGINS = st.builds(
+    Origin,
+    host=TEXTS,
+    pid=st.integers(0, 2**22),
+    rank=st.none() | st.integers(0, 1_000_000),
+    world_size=st.none() | st.integers(1, 1_000_000),
+    provisional=st.booleans(),
+    helper=st.none() | TEXTS,
+    torch_logs=st.none() | TEXTS,
+)
+
+
+def values(hint: Any) -> st.SearchStrategy[Any]:
+    """Values of a field with this type hint."""
+    if hint is Any:
+        return PLAIN
+    if hint is Origin:
+        return ORIGINS
+    if hint is int:
+        return INTS
+    if hint is float:
+        return st.floats(allow_nan=False, allow_infinity=False)
+    if hint is str:
+        return TEXTS
+    if hint is bytes:
+        return st.binary(max_size=40)
+    if hint is bool:
+        return st.booleans()
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return st.integers(0, m.MAX_COUNT - 1)
+    if origin is tuple:
+        return st.tuples(*map(values, args))
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return st.dictionaries(values(args[0]), values(args[1]), max_size=4)
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        return st.lists(values(args[0]), max_size=4)
+    return st.one_of(*(st.none() if arg is type(None) else values(arg) for arg in args))
+
+
+def messages_of(kind: type[Any]) -> st.SearchStrategy[Any]:
+    """Messages of this kind with any fields that it may have."""
+    if kind is m.Batch:
+        return st.builds(sealed, st.binary(max_size=300), st.integers(0, 2**40))
+    hints = get_type_hints(kind, include_extras=True)
+    built = st.builds(kind, **{item.name: values(hints[item.name]) for item in fields(kind)})
+    if kind is m.Hello:
+        counts = st.tuples(*[st.integers(0, m.MAX_COUNT - 1)] * 2).map(sorted)
+        return st.builds(lambda hello, two: replace(hello, stream=STREAM, first=two[0], head=two[1]), built, counts)
+    return built
+
+
+def sealed(raw: bytes, first: int) -> m.Batch:
+    """A batch of one record, or of none."""
+    return m.Batch(*seal(Header(STREAM, first=first, count=min(len(raw), 1)), raw))
+
+
+ANY = st.one_of(*map(messages_of, KINDS))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+@given(data=st.data())
+@settings(max_examples=20, deadline=None)
+def test_every_message_comes_back_as_it_was(kind: type[Any], data: st.DataObject) -> None:
+    message = data.draw(messages_of(kind))
+    assert decode(encode(message)) == message
+
+
+@given(st.lists(st.binary(max_size=200), max_size=4))
+@settings(max_examples=100)
+def test_any_frames_are_a_message_or_a_message_error(frames: list[bytes]) -> None:
+    decode_or_refuse(frames)
+
+
+@given(st.sampled_from(FIELD_KINDS), st.binary(max_size=200))
+@settings(max_examples=200)
+def test_any_bytes_as_fields_are_a_message_or_a_message_error(kind: type[Any], packed: bytes) -> None:
+    decode_or_refuse([head_of(kind), packed])
+
+
+@given(st.sampled_from(FIELD_KINDS), st.data())
+@settings(max_examples=200, deadline=None)
+def test_fields_of_any_type_are_a_message_or_a_message_error(kind: type[Any], data: st.DataObject) -> None:
+    """Sound msgpack of the right length, whose types are not what the message declares."""
+    count = len(fields(kind))
+    found = data.draw(st.lists(PLAIN, min_size=count, max_size=count))
+    decode_or_refuse([head_of(kind), msgpack.packb(found, unicode_errors="surrogatepass")])
+
+
+@given(ANY, st.data())
+@settings(max_examples=200, deadline=None)
+def test_a_damaged_message_is_a_message_or_a_message_error(message: Any, data: st.DataObject) -> None:
+    """Cut short, with a bit flipped, with a frame too many or too few."""
+    frames = encode(message)
+    number = data.draw(st.integers(0, len(frames) - 1))
+    frame = bytearray(frames[number])
+    match data.draw(st.sampled_from(["cut", "flip", "more", "fewer"])):
+        case "cut":
+            frames[number] = bytes(frame[: data.draw(st.integers(0, len(frame)))])
+        case "flip" if frame:
+            bit = data.draw(st.integers(0, 8 * len(frame) - 1))
+            frame[bit // 8] ^= 1 << bit % 8
+            frames[number] = bytes(frame)
+        case "more":
+            frames.insert(number, data.draw(st.binary(max_size=20)))
+        case _:
+            del frames[number]
+    found = decode_or_refuse(frames)
+    if isinstance(message, m.Batch):
+        assert found in (None, message), "a batch carries checksums"
+
+
+def decode_or_refuse(frames: list[bytes]) -> m.Message | None:
+    """The message, which can be sent on, or None where there is none."""
+    try:
+        message = decode(frames)
+    except MessageError:
+        return None
+    assert decode(encode(message)) == message
+    return message
+
+
+def head_of(kind: type[Any]) -> bytes:
+    """The first frame of a message of this kind."""
+    return next(bytes([VERSION, letter]) for letter in range(256) if names(letter) == kind.__name__)
+
+
+def names(letter: int) -> str | None:
+    """The kind of message that this letter stands for."""
+    try:
+        decode([bytes([VERSION, letter]), b""])
+    except MessageError as error:
+        text = str(error)
+    return next((kind.__name__ for kind in FIELD_KINDS if f" {kind.__name__} " in text), None)
+
+
+ORIGIN = Origin(host="n1", pid=7, rank=3)
+HELLO = m.Hello(STREAM, ORIGIN, 5, 2, b"n")
+BEAT = m.Heartbeat(1, 2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        (replace(HELLO, stream=b"short"), "of no stream"),
+        (replace(HELLO, first=6), "begins after its end"),
+        (replace(HELLO, head=-1, first=-1), "Hello.head"),
+        (replace(HELLO, head=m.MAX_COUNT), "Hello.head"),
+        (replace(HELLO, origin=replace(ORIGIN, rank=-1)), "rank -1"),
+        (replace(HELLO, origin=replace(ORIGIN, rank=1_000_001)), "rank 1000001"),
+        (replace(BEAT, dropped={10: -1}), "Heartbeat.dropped"),
+        (replace(BEAT, dropped={10: 2**48}), "Heartbeat.dropped"),
+        (replace(BEAT, low_ts=2**63), "Heartbeat.low_ts"),
+        (replace(BEAT, offset_ns=True), "Heartbeat.offset_ns"),
+        (m.Beat(1, 2, 3, float("nan"), 0.0), "Beat.period_s"),
+        (m.Change(1, None, float("inf")), "Change.timeout_s"),
+        (m.Applied(1, {1: ("applied", "", "more")}, b""), "Applied.answers"),  # type: ignore[dict-item]
+        (m.Applied(1, {1: "applied"}, b""), "Applied.answers"),  # type: ignore[dict-item]
+        (m.Report(1, "", msgpack.ExtType(4, b"")), "Report.data"),
+        (m.Fetch(1, "run", "bytes", 0, -1, 5), "Fetch.offset"),
+    ],
+)
+def test_what_no_honest_peer_says_is_refused(message: Any, text: str) -> None:
+    """Numbers out of range would later fail where nobody expects it: in a sum, in a report, in the store."""
+    with pytest.raises(MessageError, match=text):
+        decode(encode(message))
+
+
+def test_a_rank_cannot_write_what_only_the_collector_writes() -> None:
+    """A stream frame is stored in the same file as the batches, and describes a stream."""
+    header, payload = seal(Header(STREAM, kind=Kind.STREAM), b"")
+    with pytest.raises(MessageError, match="only a collector writes"):
+        decode(encode(m.Batch(header, payload)))
+
+
+def test_another_version_is_told_apart_from_garbage() -> None:
+    frames = encode(m.Stranger())
+    with pytest.raises(VersionError, match=f"version {VERSION + 1} of the protocol, this is version {VERSION}"):
+        decode([bytes([VERSION + 1, frames[0][1]]), frames[1]])
+
+
+@pytest.mark.parametrize(
+    ("frames", "text"),
+    [
+        ([], "two bytes"),
+        ([b"\x01"], "two bytes"),
+        ([b"\x01\xff", b""], "unknown message"),
+        ([b"\x01H"], "one frame"),
+        ([b"\x01B", b""], "header and a payload"),
+        ([b"\x01?", b"\x91\x01"], "of 0 fields"),
+        ([b"\x01?", b"\x80"], "of 0 fields"),
+        ([b"\x01?", b"\x90\x90"], "no msgpack"),
+        ([b"\x01P", b"\x91\xa1x"], "Proof.proof cannot be 'x'"),
+    ],
+)
+def test_what_is_no_message_says_why(frames: list[bytes], text: str) -> None:
+    with pytest.raises(MessageError, match=text):
+        decode(frames)
+
+
+@pytest.mark.parametrize("kind", FIELD_KINDS, ids=lambda kind: kind.__name__)
+def test_a_message_beyond_its_size_is_not_unpacked(kind: type[Any]) -> None:
+    max_bytes, _ = LARGER_FIELDS.get(kind, MAX_FIELDS)
+    with pytest.raises(MessageError, match=f"at most {max_bytes} bytes"):
+        decode([head_of(kind), bytes(max_bytes + 1)])
+
+
+HUGE = b"\xdd\xff\xff\xff\xff"  # an array of 2^32 - 1 elements, of which none follows
+MAP = b"\xdf\xff\xff\xff\xff"
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        HUGE,
+        MAP,
+        HUGE * 1000,
+        b"\xdd\x00\x00\x00\x40" * 3000,  # within the number of elements that may be, as deep as the frame allows
+        b"\xdd\x00\x00\x0f\xff" * 3000,
+        b"\xc6\xff\xff\xff\xff",  # bytes
+        b"\xdb\xff\xff\xff\xff",  # a text
+        b"\xc9\xff\xff\xff\xff\x00",  # an extension
+        b"\x91" * 16_000,
+        b"\x81\xa1x" * 5_000,
+    ],
+)
+@pytest.mark.parametrize("kind", [m.Hello, m.Proof, m.Ask], ids=lambda kind: kind.__name__)
+def test_a_stranger_cannot_make_us_take_memory(kind: type[Any], packed: bytes) -> None:
+    """Before the secret is proved, a few kilobytes must not become megabytes."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(MessageError):
+            decode([head_of(kind), packed])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4_000_000
+
+
+def test_a_value_too_deep_to_be_packed_again_is_refused() -> None:
+    """A report that came in must be able to go out."""
+    deep: Any = {}
+    for _ in range(100):
+        deep = {"x": deep}
+    with pytest.raises(MessageError, match="data"):
+        decode(encode(m.Report(1, "", deep)))
+    with pytest.raises(MessageError, match="primitives"):
+        unpack_plain(pack_plain(deep))
+
+
+@given(st.dictionaries(TEXTS, PLAIN, max_size=4))
+@settings(max_examples=50)
+def test_a_packed_map_comes_back(value: dict[str, Any]) -> None:
+    assert unpack_plain(pack_plain(value)) == value
+
+
+@pytest.mark.parametrize("data", [b"", b"\x93", b"\x90", b"\x01", b"\xc1"])
+def test_what_is_no_packed_map_is_refused(data: bytes) -> None:
+    with pytest.raises(MessageError):
+        unpack_plain(data)
+
+
+def test_any_kind_of_map_can_be_said() -> None:
+    """What cannot be changed any more is a map, too."""
+    message = m.Bye(3, MappingProxyType({10: 2}))
+    assert decode(encode(message)) == m.Bye(3, {10: 2})
+
+
+def test_only_primitives_can_be_said() -> None:
+    with pytest.raises(TypeError, match="cannot carry set"):
+        encode(m.Report(1, "", {1, 2}))

@@ -101,6 +101,9 @@ class Job:
         self._operator = operator
         self._run = run
 
+    def __repr__(self) -> str:
+        return f"<tlogs.Job at {self._operator.address.endpoint}, run {self._run or 'the newest'}>"
+
     def __enter__(self) -> Job:
         return self
 
@@ -131,15 +134,16 @@ class Job:
 
         Raises:
             DirectiveError: a setting that is neither a level nor a bool.
-            ConfigError: nothing was changed: no live rank in scope, or no rank knows the name.
+            ConfigError: *ranks* is not a rank set.
+            RequestRefused: nothing was changed: no live rank in scope, or no rank knows the name.
             CollectorUnavailable: the collector does not answer.
         """
         lease = lease_of(
             settings, modules, ranks=ranks, hosts=hosts, ttl=ttl, replace=replace, force=force, author=author()
         )
-        return self.lay(lease, timeout)
+        return self.lay(lease, timeout=timeout)
 
-    def lay(self, lease: Lease, timeout: float = ANSWER_S) -> Result:
+    def lay(self, lease: Lease, *, timeout: float = ANSWER_S) -> Result:
         """Lay a lease and wait for the answers; raises as `set_logs`."""
         return Result.of(self._operator.change(lease, run=self._run, timeout=timeout))
 
@@ -147,7 +151,7 @@ class Job:
         """End these leases, or all of them.
 
         Raises:
-            ConfigError: no such lease is in force.
+            RequestRefused: none of these leases is in force.
             CollectorUnavailable: the collector does not answer.
         """
         return Result.of(self._operator.reset(revisions, run=self._run, timeout=timeout))

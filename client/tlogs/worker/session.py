@@ -76,6 +76,9 @@ class Session:
             if config.address.directory is None and is_first_here(origin):
                 inherit(config.address, self._environ)
 
+    def __repr__(self) -> str:
+        return f"<tlogs.Session of {self._origin.label}, collector {self.collector}, run {self.run}>"
+
     @property
     def collector(self) -> str | None:
         """The endpoint that records go to."""

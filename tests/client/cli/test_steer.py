@@ -43,7 +43,7 @@ class FakeJob(Job):
     def close(self) -> None:
         """Nothing to close."""
 
-    def lay(self, lease: Lease, timeout: float = 5.0) -> Result:
+    def lay(self, lease: Lease, *, timeout: float = 5.0) -> Result:
         self.laid.append(lease)
         return Result.of(self.report)
 
@@ -220,7 +220,7 @@ def test_a_problem_is_one_line_and_status_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Refusing(FakeJob):
-        def lay(self, lease: Lease, timeout: float = 5.0) -> Result:
+        def lay(self, lease: Lease, *, timeout: float = 5.0) -> Result:
             raise ConfigError("several runs are live: a, b; choose one with --run")
 
     with answering(monkeypatch, Refusing()):

@@ -237,7 +237,7 @@ class Operator:
                     if isinstance(error, AccessDenied):
                         raise error from None
                     raise CollectorUnavailable(
-                        f"{error} (named by: {self.address.source}); start one with: tlogs-collector"
+                        f"{error} ({self.address.how}); start one with: tlogs-collector"
                     ) from None
 
     def _receive(self, deadline: float) -> Message | None:

@@ -148,7 +148,7 @@ class Job:
         return Result.of(self._operator.change(lease, run=self._run, timeout=timeout))
 
     def reset(self, *revisions: int, timeout: float = ANSWER_S) -> Result:
-        """End these leases, or all of them.
+        """End these leases, or all of them; with none in force, `ended` of the result is empty.
 
         Raises:
             RequestRefused: none of these leases is in force.

@@ -13,12 +13,15 @@ import threading
 from collections.abc import Callable
 from logging import CRITICAL
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 from tlogs.outbox.file import CRASH_LOGGER
 from tlogs.worker.intake import Intake, formatted
 
 __all__ = ["CrashHooks"]
+
+MAIN_THREAD: Final = "MainThread"
+"""Python's name for it; an exception there is the usual case, and only another thread is worth naming."""
 
 
 class CrashHooks:
@@ -98,20 +101,18 @@ class CrashHooks:
     ) -> None:
         if error is not None:
             self._last_id = id(error)
-            self._take("uncaught %s: %s in thread %s", (), kind, error, traceback, threading.current_thread().name)
+            self._take(kind, error, traceback, threading.current_thread().name)
 
     def _uncaught_in_thread(self, args: threading.ExceptHookArgs) -> None:
         if args.exc_type is SystemExit:
             return  # as threading does
         name = "" if args.thread is None else args.thread.name
-        self._take("uncaught %s: %s in thread %s", (), args.exc_type, args.exc_value, args.exc_traceback, name)
+        self._take(args.exc_type, args.exc_value, args.exc_traceback, name)
 
     def _unraisable(self, args: Any) -> None:
         what = (args.err_msg or "Exception ignored in", _text(args.object))
         thread = threading.current_thread().name
-        self._take(
-            "uncaught %s: %s in thread %s (%s: %s)", what, args.exc_type, args.exc_value, args.exc_traceback, thread
-        )
+        self._take(args.exc_type, args.exc_value, args.exc_traceback, thread, what)
 
     def _uncaught_at_exit(self) -> None:
         """The program may have put a hook of its own in the place of ours; the interpreter remembers the exception."""
@@ -121,18 +122,23 @@ class CrashHooks:
 
     def _take(
         self,
-        template: str,
-        more: tuple[str, ...],
         kind: type[BaseException],
         error: BaseException | None,
         traceback: TracebackType | None,
         thread: str,
+        what: tuple[str, str] | None = None,
     ) -> None:
         path, line, func = _where(traceback)
-        args = (kind.__name__, _text(error), thread, *more)
+        template, args = "uncaught %s", [kind.__name__]
+        if text := _text(error):
+            template, args = f"{template}: %s", [*args, text]
+        if thread != MAIN_THREAD:
+            template, args = f"{template} in thread %s", [*args, thread]
+        if what is not None:
+            template, args = f"{template} (%s: %s)", [*args, *what]
         extra = {"exc": formatted((kind, error, traceback))}
         self._intake.append(
-            CRITICAL, CRASH_LOGGER, template, args, None, self._intake.short_path(path), line, func, thread, extra
+            CRITICAL, CRASH_LOGGER, template, tuple(args), None, self._intake.short_path(path), line, func, thread, extra
         )
 
 

@@ -47,6 +47,9 @@ class FakeJob(Job):
         self.laid.append(lease)
         return Result.of(self.report)
 
+    def reset(self, *revisions: int, timeout: float = 5.0) -> Result:
+        return Result.of(self.report)
+
     def ranks(self) -> list[dict[str, Any]]:
         return self.rows
 
@@ -169,6 +172,26 @@ def test_levels_show_the_odd_rank_first(monkeypatch: pytest.MonkeyPatch, capsys:
     assert lines[1].split() == ["4", "c10d=DEBUG", "0-7", "1m15s", "left", "anna@n1"]
     assert [line.split() for line in lines[4:6]] == [["c10d", "INFO", "INFO", "8"], ["c10d", "DEBUG", "DEBUG", "0-7"]]
     assert lines[6:] == ["artifacts named, rank 8: none", "artifacts named, ranks 0-7: guards"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ended", "lines"),
+    [
+        ([], [], ["nothing to reset"]),
+        ([], [1, 2], ["ended revisions 1, 2", "applied  ranks 0-3 in 12 ms (revision 3)"]),
+        (["1", "7"], [1], ["ended revision 1", "not in force: revision 7", "applied  ranks 0-3 in 12 ms (revision 3)"]),
+    ],
+)
+def test_reset_says_what_it_ended(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    ended: list[int],
+    lines: list[str],
+) -> None:
+    with answering(monkeypatch, FakeJob(ended=ended)):
+        assert main(["reset", *arguments]) == 0
+    assert capsys.readouterr().out.splitlines()[: len(lines)] == lines
 
 
 def test_ranks_come_with_the_odd_ones_first(

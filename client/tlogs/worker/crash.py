@@ -15,6 +15,7 @@ from logging import CRITICAL
 from types import TracebackType
 from typing import Any, Final
 
+from tlogs.outbox.descriptors import Descriptor, standard_streams_kept
 from tlogs.outbox.file import CRASH_LOGGER
 from tlogs.worker.intake import Intake, formatted
 
@@ -31,7 +32,7 @@ class CrashHooks:
         """Prepare; *side_file* is the path of faulthandler's file, None for none."""
         self._intake = intake
         self._side_file = side_file
-        self._fd = -1
+        self._descriptor: Descriptor | None = None
         # Not the exception itself: with its frames it would keep the program's objects from their end at exit.
         self._last_id = 0
         self._hooks: list[tuple[Any, str, Callable[..., Any], Callable[..., Any]]] = []
@@ -44,8 +45,7 @@ class CrashHooks:
             self._chain(sys, "unraisablehook", self._unraisable)
         if self._side_file is not None and not faulthandler.is_enabled():
             self._open(self._side_file)
-            if self._fd >= 0:
-                faulthandler.enable(self._fd)
+            if self._descriptor is not None:
                 os.register_at_fork(after_in_child=self._forked)
 
     def uninstall(self) -> None:
@@ -56,30 +56,31 @@ class CrashHooks:
                 setattr(owner, name, before)
         self._hooks.clear()
         # faulthandler stays as it is: nobody can say whether the user has enabled it since.
-        if self._fd >= 0 and self._side_file is not None:
+        if self._descriptor is not None and self._side_file is not None:
             _unlink(self._side_file)
 
     def follow(self, side_file: str) -> None:
         """Write faults into another file from now on: in a forked child, that beside its own outbox."""
-        if self._fd >= 0:
+        if self._descriptor is not None:
             self._side_file = side_file
             self._open(side_file)
 
     def _open(self, path: str) -> None:
-        """Open *path* behind the descriptor that faulthandler has."""
+        """Have faulthandler write into *path*: behind the descriptor that it has, if that is still ours."""
         try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            with standard_streams_kept():
+                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            if self._descriptor is None:
+                self._descriptor = Descriptor(fd)
+                faulthandler.enable(self._descriptor.number)
+            elif not self._descriptor.replace(fd):
+                os.close(fd)  # the program has closed ours: nobody can say whether faulthandler is the user's by now
         except OSError:
             return  # without it the outbox is as good as before
-        if self._fd < 0:
-            self._fd = fd
-        else:
-            os.dup2(fd, self._fd, inheritable=False)
-            os.close(fd)
 
     def _forked(self) -> None:
         # What a child writes must not stand in its parent's file.
-        if self._fd >= 0:
+        if self._descriptor is not None:
             self._side_file = None
             self._open(os.devnull)
 

@@ -224,3 +224,21 @@ def test_hooks_are_restored_and_only_our_own(tmp_path: Path) -> None:
         print("ok")
     """
     assert run(script, tmp_path / "a").stdout == "ok\n"
+
+
+def test_a_descriptor_that_the_program_has_taken_is_not_written_to(tmp_path: Path) -> None:
+    """A daemon closes all descriptors and opens its own; a fork must not put anything else under their numbers."""
+    script = """
+        import os
+        os.closerange(3, 4096)
+        theirs = os.open(sys.argv[1] + "-theirs", os.O_RDWR | os.O_CREAT)
+        for fd in range(theirs + 1, 1024):
+            os.dup2(theirs, fd)
+        pid = os.fork()
+        if pid == 0:
+            same = all(os.path.sameopenfile(theirs, fd) for fd in range(theirs, 1024))
+            os._exit(0 if same else 1)
+        print(os.waitpid(pid, 0)[1])
+    """
+    done = run(script, tmp_path / "a")
+    assert (done.stdout, done.stderr) == ("0\n", "")

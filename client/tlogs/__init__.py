@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tlogs.operator.broadcast import broadcast
     from tlogs.operator.job import Job, Result, connect
     from tlogs.reading.reader import RunSummary, read, runs
+    from tlogs.reading.record import Record
     from tlogs.worker.session import Session, flush, init, shutdown
     from tlogs_shared.errors import (
         AccessDenied,
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
         TlogsError,
     )
     from tlogs_shared.rankset import RankSet
-    from tlogs_shared.storage.record import Record
     from tlogs_shared.version import __version__
 
 __all__ = [
@@ -82,7 +82,7 @@ _HOMES: Final = {
     "tlogs.reading.reader": ("RunSummary", "read", "runs"),
     "tlogs.worker.session": ("Session", "flush", "init", "shutdown"),
     "tlogs_shared.rankset": ("RankSet",),
-    "tlogs_shared.storage.record": ("Record",),
+    "tlogs.reading.record": ("Record",),
     "tlogs_shared.version": ("__version__",),
 }
 

@@ -14,14 +14,13 @@ from typing import Any, Final
 from tlogs.access.connection import ANSWER_S, Operator, author
 from tlogs.access.discovery import find_address, find_live
 from tlogs.levels.set_logs import in_call_order
-from tlogs.reading.entry import record_of
 from tlogs.reading.reader import Following, Reading, end_of, make_filter
+from tlogs.reading.record import Record, record_of
 from tlogs.reading.source import RemoteSource, told
 from tlogs_shared.errors import ConfigError, DirectiveError, MessageError
 from tlogs_shared.protocol.lease import Lease
 from tlogs_shared.protocol.wire import unpack_plain
 from tlogs_shared.rankset import RankSet
-from tlogs_shared.storage.record import Record
 
 __all__ = ["DEFAULT_TTL_S", "Job", "Result", "connect"]
 

@@ -139,7 +139,16 @@ class CrashHooks:
             template, args = f"{template} (%s: %s)", [*args, *what]
         extra = {"exc": formatted((kind, error, traceback))}
         self._intake.append(
-            CRITICAL, CRASH_LOGGER, template, tuple(args), None, self._intake.short_path(path), line, func, thread, extra
+            CRITICAL,
+            CRASH_LOGGER,
+            template,
+            tuple(args),
+            None,
+            self._intake.short_path(path),
+            line,
+            func,
+            thread,
+            extra,
         )
 
 

@@ -6,6 +6,7 @@ import json
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ import pytest
 
 from tlogs.cli import main
 from tlogs.operator.job import Job, Result
+from tlogs.reading.entry import Speaker
+from tlogs.reading.record import Record, record_of
 from tlogs_shared.errors import ConfigError
+from tlogs_shared.origin import Origin, StreamInfo
 from tlogs_shared.protocol.lease import Lease
 from tlogs_shared.rankset import RankSet
-from tlogs_shared.storage.record import Record
+from tlogs_shared.storage.record import Fields
 
 REPORT: Mapping[str, Any] = {
     "run": "r1",
@@ -67,7 +71,9 @@ class FakeJob(Job):
 
 def record(rank: int, logger: str, **more: Any) -> Record:
     """A record of *logger* on *rank*."""
-    return Record(1, 1, "r1", 0, rank, 0, 4, "n1", 7, "Main", 0, 10, "DEBUG", logger, "x", "x", "a.py", 1, "f", **more)
+    who = Speaker(b"s", StreamInfo(Origin(host="n1", pid=7, rank=rank)), "r1")
+    fields = Fields(1, 10, logger, "x", None, None, "a.py", 1, "f", "MainThread", None)
+    return replace(record_of((1, rank, 0, who, fields)), **more)
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def test_recover_brings_in_what_waits_for_a_collector(lab: Lab) -> None:
     lab.worker("for n in range(100): log.info('step %d', n)\n", rank=5, world_size=8, collector=first).ends()
     second = lab.collector("--quiet", port=first.port, name="others", TLOGS_OUTBOX_DIR=str(lab.root / "not here"))
     said = lab.tlogs("recover")
-    assert said.startswith("rank5: 100 records brought in from ")
+    assert said.startswith("rank5: 100 records delivered from ")
     assert lab.tlogs("recover") == "no outbox of a dead worker here\n"
     [closing] = second.stop()
     assert (closing.records, closing.ranks, closing.wordless) == (100, 1, None)

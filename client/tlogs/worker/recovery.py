@@ -51,10 +51,12 @@ def candidates(directory: Path) -> Iterator[Path]:
             yield path
 
 
-def recover(paths: Iterable[Path], environ: Mapping[str, str], only: Address | None = None) -> Iterator[Recovered]:
-    """Bring in those of *paths* whose process is dead; with *only*, those that belong to that collector.
+def recover(
+    paths: Iterable[Path], environ: Mapping[str, str], only: Address | None = None, run: str | None = None
+) -> Iterator[Recovered]:
+    """Deliver those of *paths* whose process is dead; with *only* and *run*, those of that collector and run.
 
-    Of one that is alive, or that somebody else is bringing in, only that is said.
+    Of one that is alive, or that another process is delivering, only that is said.
     """
     unheard: set[str] = set()
     for path in paths:
@@ -72,7 +74,7 @@ def recover(paths: Iterable[Path], environ: Mapping[str, str], only: Address | N
         deleted = False
         try:
             origin = Origin.from_map(dead.header.meta.get("origin"))
-            address = _address(dead, origin, environ, only)
+            address = None if run not in (None, origin.run) else _address(dead, origin, environ, only)
             if address is not None:
                 found = _bring_in(dead, origin, address, unheard)
                 if not found.problem:

@@ -39,7 +39,7 @@ def test_a_slip_of_the_finger_is_one_line_with_a_suggestion() -> None:
 
 def test_help_logs_marks_what_is_off_by_default() -> None:
     found = CliRunner().invoke(help_logs, []).output
-    components, on, off = found.split("ARTIFACTS that")
+    components, on, off = found.split("ARTIFACTS")
     assert "  c10d  " in components
     assert "  guards  " in on
     assert "  bytecode  " in off

@@ -170,10 +170,10 @@ def test_dir_says_where_runs_are(run: Any, tlogs: Tlogs, monkeypatch: pytest.Mon
         (["cat", "--json", "-o", "text"], "--json and -o text contradict"),
         (["cat", "-n", "x"], "'-n'"),
         (["tail", "-n", "-1"], "-n '-1': expected"),
-        (["cat", "--bogus"], "No such option"),
-        (["cats"], "No such command 'cats'"),
+        (["cat", "--bogus"], "no option '--bogus'"),
+        (["cats"], r"no command 'cats'; did you mean cat\?"),
         (["cat", "one", "two"], "unexpected extra argument"),
-        (["split"], "Missing option '--out'"),
+        (["split"], "missing option '--out'"),
         (["cat", "--collector", "nowhere:"], "nowhere:"),
     ],
 )

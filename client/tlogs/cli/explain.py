@@ -19,6 +19,7 @@ from tlogs.levels.explain import explain as explained
 from tlogs.levels.registry import ALL, Artifact, recorded
 from tlogs.levels.torch_names import TORCH_VERSION
 from tlogs.loggers.module_lookup import locate
+from tlogs.loggers.torch_api import differences
 
 __all__ = ["explain", "help_logs"]
 
@@ -69,8 +70,9 @@ def _in_words(found: Explanation) -> Iterator[str]:
 
 
 @click.command("help-logs")
+@click.option("--differences", "show_differences", is_flag=True, help="Print where tlogs differs from torch instead.")
 @json_option
-def help_logs(as_json: bool) -> None:
+def help_logs(show_differences: bool, as_json: bool) -> None:
     """List the components and artifacts that torch registers, each with its description.
 
     A program may register more, and any module can be given by its full name.
@@ -78,8 +80,12 @@ def help_logs(as_json: bool) -> None:
     \b
     Examples:
       tlogs help-logs
+      tlogs help-logs --differences
       tlogs help-logs --json | jq .components.dynamo
     """
+    if show_differences:
+        click.echo(differences())
+        return
     registry = recorded()
     if as_json:
         artifacts = {
@@ -88,9 +94,7 @@ def help_logs(as_json: bool) -> None:
         }
         click.echo(json.dumps({"torch": TORCH_VERSION, "components": registry.components, "artifacts": artifacts}))
         return
-    click.echo(
-        f"COMPONENTS (torch {TORCH_VERSION}), each with a level: +c10d DEBUG, c10d INFO, -c10d ERROR, c10d=WARNING\n"
-    )
+    click.echo(f"COMPONENTS (torch {TORCH_VERSION}) have a level: +c10d is DEBUG, c10d INFO, -c10d ERROR\n")
     for alias, loggers in sorted(registry.components.items()):
         name = f"{ALL}, torch" if alias == "torch" else alias
         click.echo(_entry(name, ", ".join(loggers)))
@@ -110,7 +114,7 @@ def _list(artifacts: list[Artifact]) -> None:
 
 
 def _entry(name: str, text: str) -> str:
-    return _wrapped(f"  {name:<28}{text}", indent=30)
+    return _wrapped(f"  {name:<26} {text}", indent=29)
 
 
 def _width() -> int:

@@ -26,6 +26,7 @@ from tlogs.outbox.outbox import GROW_AGAIN_NS, Outbox
 from tlogs.outbox.relic import Relic
 from tlogs.outbox.ring import Extent
 from tlogs_shared.errors import ConfigError, ProtocolError, StoreError
+from tlogs_shared.quantity import parse_size
 from tlogs_shared.storage.batch import TARGET_RAW_BYTES
 from tlogs_shared.storage.record import Fields, unpack_all
 
@@ -336,9 +337,16 @@ def test_a_directory_that_cannot_be_written_is_an_error_with_a_way_out(tmp_path:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]
 
 
-@pytest.mark.parametrize("text", ["x", "-1", "10", "1.5MiB"])
-def test_a_size_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="TLOGS_OUTBOX_BYTES="):
+@pytest.mark.parametrize(
+    ("text", "size"), [("64MB", 64_000_000), ("64MiB", 64 << 20), ("64M", 64_000_000), ("1.5MiB", 3 << 19)]
+)
+def test_a_size_means_here_what_it_means_everywhere(text: str, size: int) -> None:
+    assert outbox_capacity({"TLOGS_OUTBOX_BYTES": text}) == parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["x", "-1", "10", "1,5MiB"])
+def test_a_malformed_or_too_small_size_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="TLOGS_OUTBOX_BYTES"):
         outbox_capacity({"TLOGS_OUTBOX_BYTES": text})
 
 

@@ -549,7 +549,7 @@ def test_what_is_no_outbox_is_none(tmp_path: Path) -> None:
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_damage_gives_whole_records_or_none(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as directory:
         outbox = Outbox(f"{directory}/a", stream=STREAM, meta={"rank": 3}, capacity=SMALL)
@@ -630,7 +630,7 @@ ACTIONS = st.lists(
 
 
 @given(ACTIONS, st.randoms(use_true_random=False))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_writer_stopped_at_any_byte_leaves_all_that_it_had_taken(actions: list[Any], random: Random) -> None:
     check_stopped(actions, lambda stops: random.sample(stops, min(len(stops), 40)))
 

@@ -35,7 +35,7 @@ ALL = dict(commands())
 def test_help_fits_80_columns_and_has_an_example(name: str, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     command = ALL[name]
-    context = command.make_context(name, ["--help"], resilient_parsing=True, max_content_width=80)
+    context = command.make_context(name, ["--help"], resilient_parsing=True, **cli.context_settings)
     lines = command.get_help(context).splitlines()
     assert [line for line in lines if len(line) > 80] == []
     if name in ("tlogs tail", "tlogs cat", "tlogs split", "tlogs runs"):
@@ -57,7 +57,7 @@ def test_options_may_be_written_with_underscores(name: str) -> None:
     """As torchrun accepts both."""
     for parameter in ALL[name].params:
         for option in (*parameter.opts, *parameter.secondary_opts) if isinstance(parameter, click.Option) else ():
-            context = click.Context(ALL[name], token_normalize_func=cli.context_settings["token_normalize_func"])
+            context = click.Context(ALL[name], **cli.context_settings)
             found = ALL[name].make_parser(context)._long_opt
             assert not option.startswith("--") or option in found
             assert not re.search("[_A-Z]", option.lstrip("-")) or len(option) == 2

@@ -172,10 +172,10 @@ class Job:
         rows: list[dict[str, Any]] = self._operator.ask("ranks", self._run)["rows"]
         return rows
 
-    def census(self) -> tuple[list[dict[str, Any]], int]:
-        """The rows of `ranks`, and how often somebody spoke without the secret or broke the protocol."""
+    def census(self) -> tuple[list[dict[str, Any]], Mapping[str, Any] | None]:
+        """The rows of `ranks`; and how many messages were refused, how long ago the last and why, if any was."""
         found = self._operator.ask("ranks", self._run)
-        return found["rows"], found["rejected"]
+        return found["rows"], found["refused"]
 
     def tail(
         self, *, follow: bool = True, count: int = 10, timeout: float | None = None, **filters: Any

@@ -29,6 +29,13 @@ MAX_HALF_OPEN: Final = 16_384
 PROOF_S: Final = 10.0
 """A hello whose proof does not come, and a connection that is not listened to, is forgotten after so long."""
 
+REASONS: Final = {
+    "access": "wrong or missing secret",
+    "protocol": "not a message of tlogs, or not allowed",
+    "version": "another version of tlogs",
+}
+"""Why a message was refused, as an operator is told; by the code of `Refused`."""
+
 IDLE_S: Final = 60.0
 """An operator, or a stream's former connection, is forgotten after so long without a word."""
 
@@ -57,12 +64,13 @@ class Connection:
 
 @dataclass(slots=True)
 class Admission:
-    """The connections of this collector; `rejected` counts what was turned away."""
+    """The connections of this collector; `rejected` counts refused messages, `last_rejection` is why and when."""
 
     secret: bytes | None
     token: Callable[[int], bytes]
     connections: dict[bytes, Connection] = field(default_factory=dict)
     rejected: int = 0
+    last_rejection: tuple[str, float] = ("", 0.0)
     _half_open: dict[bytes, None] = field(default_factory=dict)
     _salt: bytes = field(init=False)
 
@@ -72,7 +80,8 @@ class Admission:
     def meet(self, connection: bytes, now_s: float) -> Connection:
         """A connection that was not known; where too many have proved nothing, the oldest of them has to go."""
         if len(self._half_open) >= MAX_HALF_OPEN:
-            self._turn_away(next(iter(self._half_open)))
+            self.forget(next(iter(self._half_open)))
+            self._reject("access", now_s)
         known = self.connections[connection] = Connection(now_s)
         self._half_open[connection] = None
         return known
@@ -118,13 +127,13 @@ class Admission:
         known = self.connections.get(connection) or self.meet(connection, now_s)
         if known.is_deaf:
             return []
-        self.rejected += 1
+        self._reject(code, now_s)
         known.faults += 1
         known.heard_s = now_s
         actions: list[Action] = [Send(connection, Refused(code, text))]
         if known.is_deaf:
             known.waiting = None
-            actions.append(Say(f"not listening to a connection any more: {text}"))
+            actions.append(Say(f"ignoring a connection after {MAX_FAULTS} faults: {text}"))
         return actions
 
     def part(self, connection: bytes) -> None:
@@ -145,10 +154,11 @@ class Admission:
                 if known.peer is None and now_s - known.heard_s > IDLE_S and not is_waiting(connection):
                     found.append(connection)
             elif now_s - known.heard_s > PROOF_S:
-                self.rejected += not known.faults  # faults were counted when they happened
+                if not known.faults:  # faults were counted when they happened
+                    self._reject("access", known.heard_s)
                 found.append(connection)
         return found
 
-    def _turn_away(self, connection: bytes) -> None:
+    def _reject(self, code: str, now_s: float) -> None:
         self.rejected += 1
-        self.forget(connection)
+        self.last_rejection = REASONS.get(code, code), now_s

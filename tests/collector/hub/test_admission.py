@@ -61,7 +61,7 @@ def test_a_wrong_secret_is_refused_and_after_three_tries_not_answered(guarded: S
     assert isinstance(refused, m.Refused)
     assert refused.code == "access"
     assert [say.text for say in guarded.took(do.Say)] == [
-        "not listening to a connection any more: the secret is wrong; give the one that the collector was given"
+        "ignoring a connection after 3 faults: the secret is wrong; give the one that the collector was given"
     ]
     assert guarded.say(b"x", hello_of(rank)) == []
     assert guarded.hub.admission.rejected == 3
@@ -118,11 +118,16 @@ def test_a_proof_that_nobody_asked_for_is_passed_over(guarded: Stage, stage: Sta
 
 
 def test_bytes_that_are_no_message_are_told_counted_and_after_some_more_not_answered(stage: Stage) -> None:
+    stage.wait(0.1)
     for _ in range(5):
         stage.carry_out(stage.hub.broken(b"x", "protocol", "no message"))
     assert stage.heard(b"x") == [m.Refused("protocol", "no message")] * 3
     assert stage.hub.admission.rejected == 3
-    assert stage.operator()(lambda number: m.Ask(number, "ranks")).data == {"run": None, "rows": [], "rejected": 3}
+    assert stage.operator()(lambda number: m.Ask(number, "ranks")).data == {
+        "run": None,
+        "rows": [],
+        "refused": {"count": 3, "last_s": 0.0, "why": "not a message of tlogs, or not allowed"},
+    }
 
 
 def test_the_others_do_not_notice_a_hostile_rank(stage: Stage) -> None:
@@ -147,6 +152,7 @@ def test_connections_that_prove_nothing_are_forgotten_and_counted(guarded: Stage
     guarded.wait(6.0)
     assert len(guarded.hub.admission.connections) == 0
     assert guarded.hub.admission.rejected == 1000
+    assert guarded.hub.admission.last_rejection[0] == "wrong or missing secret"
 
 
 def test_there_is_a_bound_to_connections_that_prove_nothing(guarded: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

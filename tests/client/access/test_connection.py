@@ -182,7 +182,7 @@ def test_a_follower_says_again_whom_it_follows_after_a_restart(collector: Collec
     while not isinstance(collector.heard[-1], m.Follow):
         assert operator.news(0.01) is None
     collector.says = restarted
-    operator.poke()
+    operator.keep_alive()
     assert operator.news(5.0) == news
     assert collector.heard[-1] == m.Follow("run")
 

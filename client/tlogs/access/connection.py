@@ -197,12 +197,12 @@ class Operator:
         secret = self.address.secret
         if secret is None:
             raise AccessDenied(
-                f"the collector at {self.address.endpoint} asks for its secret; give it with --secret-file or "
+                f"the collector at {self.address.endpoint} requires its secret: give it with --secret-file or "
                 "TLOGS_SECRET_FILE"
             )
         if not is_proof(secret, "collector", self._nonce, challenge.proof):
             raise AccessDenied(
-                f"the collector at {self.address.endpoint} has another secret than the one from "
+                f"the collector at {self.address.endpoint} has a different secret than the one from "
                 f"{self.address.secret_source}"
             )
         return prove(secret, "peer", challenge.nonce)

@@ -107,8 +107,12 @@ def why_unheard(endpoint: Endpoint, secret: bytes | None) -> CollectorUnavailabl
         return CollectorUnavailable(f"the collector at {endpoint} does not answer")
     if secret is None:
         return AccessDenied(
-            f"the collector at {endpoint} asks for a secret and there is none here; set TLOGS_SECRET_FILE"
+            f"the collector at {endpoint} requires a secret, and none is set here: set TLOGS_SECRET_FILE"
         )
     if endpoint.is_loopback:
-        return AccessDenied(f"the collector at {endpoint} is encrypted; use the endpoint that it printed when it began")
-    return AccessDenied(f"the collector at {endpoint} has another secret than this process; compare the secret files")
+        return AccessDenied(
+            f"the collector at {endpoint} is encrypted: use the endpoint that it printed when it started"
+        )
+    return AccessDenied(
+        f"the collector at {endpoint} has a different secret than this process: compare the secret files"
+    )

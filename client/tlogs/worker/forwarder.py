@@ -205,7 +205,9 @@ class Forwarder:
             self._hooks.every_second()
             unheard = self._link.state is State.WAITING and self._run is None and now.s - self._began_s > UNHEARD_S
             if unheard and self._deadline_s is None and "unheard" not in self._complained:
-                self._complain("unheard", f"{why_unheard(self._endpoint, self._secret)}; records wait in the outbox")
+                self._complain(
+                    "unheard", f"{why_unheard(self._endpoint, self._secret)}; records are kept in the outbox"
+                )
         return moved
 
     def _wait(self, pause_s: float) -> None:

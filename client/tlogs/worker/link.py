@@ -318,9 +318,9 @@ class Link:
 
     def _challenged(self, message: Challenge, now: Moment) -> list[Action]:
         if self._secret is None:
-            text = "the collector asks for a secret and there is none here; set TLOGS_SECRET_FILE"
+            text = "the collector requires a secret, and none is set here: set TLOGS_SECRET_FILE"
         elif not any(is_proof(self._secret, "collector", nonce, message.proof) for nonce in self._nonces):
-            text = "the collector has another secret than this process; compare their secret files"
+            text = "the collector has a different secret than this process: compare their secret files"
         else:
             return [Send(Proof(prove(self._secret, "peer", message.nonce)))]
         return self._refuse("access", text, now)

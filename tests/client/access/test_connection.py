@@ -119,9 +119,9 @@ def test_the_secret_is_proved_on_both_sides(collector: Collector, dial: Any) -> 
 
     collector.says = ask_proof
     dial(SECRET)
-    with pytest.raises(AccessDenied, match="asks for its secret; give it with --secret-file"):
+    with pytest.raises(AccessDenied, match="requires its secret: give it with --secret-file"):
         dial(None)
-    with pytest.raises(AccessDenied, match="has another secret than the one from argument"):
+    with pytest.raises(AccessDenied, match="has a different secret than the one from argument"):
         dial(b"another secret")
 
 

@@ -155,7 +155,7 @@ def test_the_secret_is_proved_on_both_sides() -> None:
     ("own", "message", "text"),
     [
         (None, m.Challenge(b"c", b"p"), "set TLOGS_SECRET_FILE"),
-        (SECRET, m.Challenge(b"c", b"p"), "another secret than this process"),
+        (SECRET, m.Challenge(b"c", b"p"), "a different secret than this process"),
         (SECRET, WELCOME, "has not proved"),
         (None, m.Refused("access", "no"), "no"),
     ],

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from tlogs_collector.hub.actions import Action, Say, Send
@@ -91,8 +91,7 @@ class Admission:
         if self.secret is None:
             self._let_in(connection, known)
             return []
-        # What a stranger has us keep is small: an operator's first question has no options.
-        known.waiting = message if isinstance(message, Hello) else replace(message, options={})
+        known.waiting = message
         return [Send(connection, Challenge(self._nonce(connection), self.own_proof(message.nonce)))]
 
     def _nonce(self, connection: bytes) -> bytes:

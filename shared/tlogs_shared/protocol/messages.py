@@ -213,13 +213,12 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Operator: a question. `what` names it, `options` are its own. An `Ask` also opens the conversation."""
+    """Operator: a question, `hello`, `runs`, `ranks` or `levels`; a `hello` opens the conversation."""
 
     number: int
     what: str
     nonce: bytes = b""
     run: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

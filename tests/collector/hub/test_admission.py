@@ -48,7 +48,7 @@ def test_who_proves_the_secret_is_let_in_and_is_shown_a_proof_in_turn(guarded: S
 
 
 def test_an_operator_proves_the_secret_too(guarded: Stage) -> None:
-    [report] = prove_to(guarded, b"op", m.Ask(7, "hello", b"n", options={"much": "to keep"}))
+    [report] = prove_to(guarded, b"op", m.Ask(7, "hello", b"n"))
     assert report == m.Report(7, "", {})
     assert kinds(guarded.say(b"op", m.Ask(8, "runs"))) == ["Report"]
 

@@ -163,6 +163,11 @@ class Forwarder:
             self._thread.join(timeout + 1.0)
         return self._outbox.acknowledged >= self._outbox.head
 
+    @property
+    def has_ended(self) -> bool:
+        """True once the thread reads nothing from the outbox any more."""
+        return not self._thread.is_alive()
+
     def _wake(self) -> None:
         try:
             os.write(self._wake_in, b".")

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from tlogs.access.discovery import Address, find_address
-from tlogs.outbox.dead import DeadOutbox, open_dead
+from tlogs.outbox.dead import open_dead
 from tlogs.outbox.file import outbox_directory
-from tlogs.outbox.relic import Relic
+from tlogs.outbox.reader import Reader
 from tlogs.worker.forwarder import Forwarder, Hooks
 from tlogs.worker.link import Link
 from tlogs_shared.errors import MessageError, TlogsError
@@ -89,7 +89,7 @@ def recover(
                 dead.close()
 
 
-def _address(dead: DeadOutbox, origin: Origin, environ: Mapping[str, str], only: Address | None) -> Address | None:
+def _address(dead: Reader, origin: Origin, environ: Mapping[str, str], only: Address | None) -> Address | None:
     """The collector that this outbox belongs to, None where that is another than *only*."""
     named = str(dead.header.meta.get("endpoint", ""))
     if only is None:
@@ -102,23 +102,22 @@ def _address(dead: DeadOutbox, origin: Origin, environ: Mapping[str, str], only:
     return None
 
 
-def _bring_in(dead: DeadOutbox, origin: Origin, address: Address, unheard: set[str]) -> Recovered:
+def _bring_in(dead: Reader, origin: Origin, address: Address, unheard: set[str]) -> Recovered:
     """Send what is left of one outbox; *unheard* are the endpoints where nobody answered before."""
     endpoint = str(address.endpoint)
     if endpoint in unheard:
         return Recovered(dead.path, origin.label, 0, f"no answer from {endpoint}; it stays")
-    relic = Relic(dead)
-    had = relic.acknowledged
-    link = Link(dead.header.stream, origin, relic, secret=address.secret, nonce=os.urandom, recovering=True)
+    had = dead.acknowledged
+    link = Link(dead.header.stream, origin, dead, secret=address.secret, nonce=os.urandom, recovering=True)
     hooks = Hooks(lay=lambda _: ({}, {}), every_second=lambda: None, loud=False)
-    forwarder = Forwarder(link, relic, address.endpoint, address.secret, hooks, recovered=True)
+    forwarder = Forwarder(link, dead, address.endpoint, address.secret, hooks, recovered=True)
     forwarder.start()
     done = forwarder.close(PATIENCE_S, greet_s=PATIENCE_S)
     problem = "" if done else f"{endpoint} did not take all of it; it stays"
     if link.run is None and not done:
         unheard.add(endpoint)
         problem = f"no answer from {endpoint}; it stays"
-    return Recovered(dead.path, origin.label, relic.acknowledged - had - relic.missing, problem)
+    return Recovered(dead.path, origin.label, dead.acknowledged - had - dead.missing, problem)
 
 
 def inherit(address: Address, environ: Mapping[str, str]) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Final
 from tlogs.access.discovery import Address
 from tlogs.outbox.file import outbox_capacity, outbox_directory
 from tlogs.outbox.outbox import Outbox
+from tlogs.outbox.reader import open_outbox
 from tlogs.worker.forwarder import Forwarder, Hooks
 from tlogs.worker.link import Link
 from tlogs_shared.origin import STREAM_ID_BYTES, Origin
@@ -44,9 +45,16 @@ class Channel:
             capacity=outbox_capacity(environ, fork=origin.helper is not None),
         )
         try:
-            self.link = Link(stream, self.origin, self.outbox, secret=address.secret, nonce=os.urandom)
-            self.forwarder = Forwarder(self.link, self.outbox, address.endpoint, address.secret, hooks)
+            self._reader = open_outbox(path, settle_s=0)  # writer and reader have one interpreter lock
+            self._reader.take()
         except BaseException:
+            self.outbox.close(delete=True)
+            raise
+        try:
+            self.link = Link(stream, self.origin, self._reader, secret=address.secret, nonce=os.urandom)
+            self.forwarder = Forwarder(self.link, self._reader, address.endpoint, address.secret, hooks)
+        except BaseException:
+            self._reader.close()
             self.outbox.close(delete=True)
             raise
         self.forwarder.start()
@@ -61,7 +69,11 @@ class Channel:
         return self.outbox.append
 
     def keep_meta(self) -> None:
-        """Once the collector has named the run, the outbox names it too: what is recovered goes there."""
+        """Once the collector has named the run, the outbox names it too: what is recovered goes there.
+
+        Also the time to give back what an outbox took for a burst that is stored.
+        """
+        self.outbox.trim()
         if self.link.run != self._run:
             self._run = self.link.run
             self.origin = replace(self.origin, run=self._run)
@@ -89,11 +101,14 @@ class Channel:
             _give_up_late(self.outbox)
         else:
             self.outbox.close(delete=done)
+            if self.forwarder.has_ended:
+                self._reader.close()
         return done
 
     def abandon(self) -> None:
         """In a forked child: this is the parent's."""
         self.outbox.abandon()
+        self._reader.close()
 
 
 def _give_up_late(outbox: Outbox) -> None:

@@ -83,7 +83,7 @@ class Filter:
     """A number, `all`, or `last`: for each rank the newest one that was seen."""
 
     def streams(self, streams: Mapping[bytes, StreamInfo]) -> dict[bytes, StreamFilter]:
-        """The streams that are wanted, each with what is asked of its batches and records."""
+        """The streams that are wanted, each with the conditions on its batches and records."""
         newest: dict[object, int] = {}
         for info in streams.values():
             who = _who(info)
@@ -106,7 +106,7 @@ class Filter:
         return StreamFilter(self.level, since, until, _all_of(self._tests(since, until)))
 
     def _tests(self, since: int | None, until: int | None) -> list[Test]:
-        """What is asked of each record, the cheap questions first."""
+        """The conditions on each record, the cheap ones first."""
         tests: list[Test] = []
         if (level := self.level) is not None:
             tests.append(lambda record: record.levelno >= level)
@@ -134,7 +134,7 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class StreamFilter:
-    """What is asked of one stream's batches and records; the times are the stream's own."""
+    """The conditions on one stream's batches and records; the times are the stream's own."""
 
     level: int | None = None
     since: int | None = None
@@ -143,11 +143,11 @@ class StreamFilter:
     """None where every record of a wanted batch may be wanted."""
 
     def header(self, header: Header) -> bool:
-        """Whether the batch can hold anything that is wanted."""
+        """Return True if the batch can hold a wanted record."""
         return self.span(header.level, header.first_ts, header.last_ts)
 
     def span(self, level: int, first_ts: int, last_ts: int) -> bool:
-        """Whether a batch with this highest level, first and last time can."""
+        """Return True if a batch with this highest level, first and last time can."""
         return (
             (self.level is None or level >= min(self.level, _HIGHEST_IN_HEADER))
             and (self.since is None or last_ts >= self.since)
@@ -185,7 +185,7 @@ def _of_component(name: str) -> Test:
 
 
 def _searched(record: Fields) -> str:
-    """What a pattern is held against: the message, and below it the exception and the stack."""
+    """What a pattern is matched against: the message, and below it the exception and the stack."""
     message = message_of(record)
     return message if record.extra is None else "\n".join([message, *trouble_of(record.extra)])
 
@@ -259,7 +259,7 @@ def parse_pattern(text: str) -> re.Pattern[str]:
     """A regular expression, as `--grep` takes it.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: *text* is not one.
     """
     try:
         return re.compile(text)
@@ -282,7 +282,7 @@ def parse_level(text: str | int) -> int:
     (30, 10, 15)
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: *text* is not a level.
     """
     if isinstance(text, int):
         return text

@@ -5,7 +5,7 @@ The line is torch's own, with true microseconds and the rank from the first reco
     [rank0]:I1121 19:15:30.949123 27265 torch/distributed/distributed_c10d.py:481] [0/0] [__guards] message
 
 Every physical line of a record (of its message, its exception, its stack) carries the prefix. Where a record has no
-place in a file (captured output, tlogs' own records), the name of its source stands there.
+place in a file (captured output, tlogs' own records), the name of its source takes that place.
 
 What a program logs must not steer the reader's terminal: with `escape`, control characters are shown (`\\x1b`), not
 sent. Output into a file or a pipe has them as they were logged.
@@ -84,11 +84,12 @@ class TextRenderer:
         return "".join(out)
 
     def groups(self, groups: Iterable[Group]) -> str:
-        """The lines of folded records, under the label of all who said them."""
-        return "".join(
-            self._whole(group.label, group.first[3], group.first[4], message_of(group.first[4]), group.first[0])
-            for group in groups
-        )
+        """The lines of folded records, each with the label of all ranks that logged it."""
+        out = []
+        for group in groups:
+            corrected, _, _, speaker, record = group.first
+            out.append(self._whole(group.label, speaker, record, message_of(record), corrected))
+        return "".join(out)
 
     def _head(self, speaker: Speaker) -> tuple[str, str]:
         head = self._heads[speaker] = f"[{_in_line(speaker.label)}]:", str(speaker.info.origin.pid)

@@ -2,8 +2,8 @@
 
 Theory of operation
 -------------------
-A record is packed once, in the logging call, as a msgpack array of `FIELDS`. Those bytes lie in the outbox, cross
-the wire and stand in the segment unchanged. msgpack arrays delimit themselves, so a run of records is their plain
+A record is packed once, in the logging call, as a msgpack array of `FIELDS`. Those bytes are kept in the outbox, cross
+the wire and are stored in the segment unchanged. msgpack arrays delimit themselves, so a run of records is their plain
 concatenation, without frames: it compresses better, and a reader decodes it at the speed of the C unpacker.
 
 The array starts with two fixed things, so that the outbox can put the time stamp in front of fields that were packed
@@ -113,7 +113,7 @@ def fields(values: Any) -> Fields:
     """Check what an unpacker gave and name its parts.
 
     Raises:
-        MessageError: it is no record.
+        MessageError: *values* is not a record.
     """
     if type(values) is not list or len(values) != 11:
         raise MessageError(f"expected a record, an array of 11 fields, found {type(values).__name__}")
@@ -140,7 +140,7 @@ def unpack(data: bytes) -> Fields:
     """Read one record.
 
     Raises:
-        MessageError: *data* is no record.
+        MessageError: *data* is not a record.
     """
     found = list(unpack_all(data))
     if len(found) != 1:
@@ -149,7 +149,7 @@ def unpack(data: bytes) -> Fields:
 
 
 def unpack_all(data: bytes) -> Iterator[Fields]:
-    """Read records that stand one behind the other.
+    """Read records that follow each other without a gap.
 
     Raises:
         MessageError: *data* is not a whole number of records.
@@ -218,7 +218,7 @@ _LARGE: Final = re.compile(r"\d{7,}")
 
 
 def _is_tame(template: str, args: Sequence[Any] | Mapping[str, Any]) -> bool:
-    """Whether no field is wider than any message may be: `%999999999d` would take a reader's memory."""
+    """Return True if no field is wider than any message may be: `%999999999d` would take a reader's memory."""
     if "*" in template:
         values = args.values() if isinstance(args, Mapping) else args
         return not any(type(value) is int and abs(value) >= _WIDEST for value in values)

@@ -20,6 +20,7 @@ from typing import Final, TypedDict
 from tlogs.levels.registry import recorded
 from tlogs.reading.entry import names_of, trouble_of
 from tlogs_shared.errors import ConfigError
+from tlogs_shared.level_names import parse_level
 from tlogs_shared.origin import StreamInfo
 from tlogs_shared.quantity import parse_duration
 from tlogs_shared.rankset import RankSet
@@ -31,7 +32,6 @@ __all__ = [
     "FilterOptions",
     "StreamFilter",
     "make_filter",
-    "parse_level",
     "parse_moment",
     "parse_pattern",
 ]
@@ -267,31 +267,6 @@ def parse_pattern(text: str) -> re.Pattern[str]:
         raise ConfigError(
             f"pattern {text!r}: {error}; expected a regular expression, as Python's re has them"
         ) from None
-
-
-_LEVELS: Final = {
-    **{"NOTSET": 0, "DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50},
-    **{"WARN": 30, "FATAL": 50, "V": 10, "D": 10, "I": 20, "W": 30, "E": 40, "C": 50},
-}
-
-
-def parse_level(text: str | int) -> int:
-    """A level by name, by the letter that stands in the text format, or by number.
-
-    >>> parse_level("warning"), parse_level("V"), parse_level("15")
-    (30, 10, 15)
-
-    Raises:
-        ConfigError: *text* is not a level.
-    """
-    if isinstance(text, int):
-        return text
-    level = _LEVELS.get(text.upper())
-    if level is None:
-        if not re.fullmatch(r"\d{1,9}", text, re.ASCII):
-            raise ConfigError(f"level {text!r}: expected DEBUG, INFO, WARNING, ERROR, CRITICAL or a number")
-        level = int(text)
-    return level
 
 
 _TIME_OF_DAY: Final = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2})(?:[.,](\d{1,9}))?)?", re.ASCII)

@@ -21,11 +21,10 @@ from typing import Final
 from tlogs.reading.entry import Entry, Speaker, names_of, trouble_of
 from tlogs.reading.fold import Group
 from tlogs.reading.stamp import Stamp
-from tlogs_shared.storage.record import Fields, level_name, message_of
+from tlogs_shared.level_names import LETTERS
+from tlogs_shared.storage.record import Fields, message_of, record_level
 
 __all__ = ["TextRenderer"]
-
-_LETTERS: Final = {10: "V", 20: "I", 30: "W", 40: "E", 50: "C"}
 
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """C0 and C1 without tab and line feed, and what turns the direction of writing around."""
@@ -65,7 +64,7 @@ class TextRenderer:
         """The lines of *entries*, each with its line feed."""
         # Some hundred thousand records a second pass here, nearly all of them by the first branch.
         out: list[str] = []
-        heads, letters, plain = self._heads, _LETTERS, not self._colour
+        heads, letters, plain = self._heads, LETTERS, not self._colour
         shown, stamp = -1, ""
         for corrected, _, _, speaker, record in entries:
             _, levelno, _, template, args, message, path, line, _, _, extra = record
@@ -99,7 +98,7 @@ class TextRenderer:
         """The lines of any record, however unusual."""
         extra = record.extra or {}
         source = extra.get("stream", "log")
-        level = _LETTERS.get(record.levelno) or level_name(record.levelno, record.extra)
+        level = LETTERS.get(record.levelno) or record_level(record.levelno, record.extra)
         place = f"{record.path}:{record.line}" if record.path and source == "log" else source
         marks = f" [{extra['trace_id']}]" if extra.get("trace_id") else ""
         artifact = names_of(record.logger, record.extra)[1]

@@ -17,7 +17,6 @@ for a log record; `cut` counts characters that were left out of a message over t
 
 from __future__ import annotations
 
-import logging
 import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,16 +25,17 @@ from typing import Any, Final, NamedTuple
 import msgpack
 
 from tlogs_shared.errors import MessageError
+from tlogs_shared.level_names import level_name
 
 __all__ = [
     "MAX_ARGS",
     "MAX_RECORD_BYTES",
     "Fields",
     "fields",
-    "level_name",
     "message_of",
     "pack",
     "pack_body",
+    "record_level",
     "unpack",
 ]
 
@@ -167,25 +167,13 @@ def unpack_all(data: bytes) -> Iterator[Fields]:
         raise MessageError(f"{len(data) - reader.tell()} bytes after the last whole record")
 
 
-def level_name(levelno: int, extra: Mapping[str, Any] | None = None) -> str:
-    """The level's name: the program's own where it has one, else Python's five, else `Level n` as logging says it.
+def record_level(levelno: int, extra: Mapping[str, Any] | None) -> str:
+    """The name of a record's level: the one the program gave it, if it did, else the usual one.
 
-    >>> level_name(30), level_name(35)
-    ('WARNING', 'Level 35')
+    >>> record_level(30, None), record_level(35, {"levelname": "NOTICE"})
+    ('WARNING', 'NOTICE')
     """
-    if extra is not None and "levelname" in extra:
-        return str(extra["levelname"])
-    return _LEVEL_NAMES.get(levelno) or f"Level {levelno}"
-
-
-_LEVEL_NAMES: Final = {
-    logging.DEBUG: "DEBUG",
-    logging.INFO: "INFO",
-    logging.WARNING: "WARNING",
-    logging.ERROR: "ERROR",
-    logging.CRITICAL: "CRITICAL",
-    logging.NOTSET: "NOTSET",
-}
+    return str(extra["levelname"]) if extra is not None and "levelname" in extra else level_name(levelno)
 
 
 def message_of(record: Fields) -> str:

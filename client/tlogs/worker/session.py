@@ -13,12 +13,12 @@ import sys
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from types import TracebackType
 from typing import Any, Final
 
 from tlogs.access.discovery import Address
 from tlogs.loggers.controller import LEVELS, trace_id
+from tlogs.loggers.leases import Leases
 from tlogs.outbox.file import SIDE_SUFFIX
 from tlogs.worker.config import Config, unknown_names
 from tlogs.worker.crash import CrashHooks
@@ -30,7 +30,6 @@ from tlogs.worker.recovery import inherit
 from tlogs.worker.stream import Channel
 from tlogs_shared.errors import ConfigError, TlogsError
 from tlogs_shared.origin import Origin
-from tlogs_shared.protocol.lease import Lease
 
 __all__ = ["Session", "current", "flush", "init", "shutdown"]
 
@@ -60,8 +59,7 @@ class Session:
         self._origin = origin
         self._channel: Channel | None = None
         self._closed = False
-        self._answers: dict[int, Sequence[str]] = {}
-        self._noted: set[int] = set()
+        self._leases = Leases(LEVELS)
         self._opening = threading.RLock()
         self._is_opening = False
         self._learns = True
@@ -191,32 +189,11 @@ class Session:
     # On the forwarder's thread.
 
     def _lay(self, action: Lay) -> tuple[Mapping[int, Sequence[str]], Mapping[str, Any]]:
-        # Each lease that is new is judged with those below it; a rank may get several at once.
-        new = {lease.revision for lease in action.began} - self._answers.keys()
-        for end, lease in enumerate(action.leases, 1):
-            if lease.revision in new or end == len(action.leases):
-                outcome = LEVELS.overlay(action.leases[:end])
-                self._answers[lease.revision] = (outcome.kind, outcome.reason)
-        if not action.leases:
-            LEVELS.overlay([])
-        in_force = {lease.revision for lease in action.leases}
-        self._answers = {revision: answer for revision, answer in self._answers.items() if revision in in_force}
-        # What this rank could not do, a name that it does not know say, is in its answer and not worth a record.
-        for lease in action.began:
-            if self._answers[lease.revision][0] != "failed":
-                self._noted.add(lease.revision)
-                self._note(f"lease {lease.revision} began: {_describe(lease)}", lease)
-        for lease in action.ended:
-            if lease.revision in self._noted:
-                self._noted.discard(lease.revision)
-                self._note(f"lease {lease.revision} ended: {_describe(lease)}", lease)
-        return self._answers, LEVELS.report()
-
-    def _note(self, text: str, lease: Lease) -> None:
-        """A record of our own in this stream."""
-        fields = {"revision": lease.revision, "settings": dict(lease.settings), "author": lease.author}
-        extra = {"stream": "tlogs", "fields": fields}
-        self._intake.append(logging.INFO, _LOGGER, text, None, None, "", 0, "", "tlogs-forwarder", extra)
+        laid = self._leases.lay(action.leases, action.began, action.ended)
+        for text, fields in laid.records:
+            extra = {"stream": "tlogs", "fields": fields}
+            self._intake.append(logging.INFO, _LOGGER, text, None, None, "", 0, "", "tlogs-forwarder", extra)
+        return laid.answers, laid.report
 
     def _every_second(self) -> None:
         channel = self._channel
@@ -339,17 +316,3 @@ def _at_child_exit(session: Session) -> None:
     util = sys.modules.get("multiprocessing.util")
     if util is not None:
         util.Finalize(None, session.close, args=(HELPER_LINGER_S,), exitpriority=-100)
-
-
-def _describe(lease: Lease) -> str:
-    settings = ", ".join(f"{name}={_value(value)}" for name, value in sorted(lease.settings.items()))
-    until = ""
-    if lease.ends_ns is not None:
-        until = f" until {datetime.fromtimestamp(lease.ends_ns / 1e9).astimezone():%H:%M:%S}"
-    return f"{settings or 'defaults'}{until}" + (f" (by {lease.author})" if lease.author else "")
-
-
-def _value(value: int | bool) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return logging.getLevelName(value)

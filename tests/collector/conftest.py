@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from tlogs_collector.hub import actions as do
 from tlogs_collector.hub.hub import Hub, Known
@@ -163,7 +164,7 @@ class Rank:
 
     def beat(self, revision: int = 0, **changed: Any) -> list[m.Message]:
         """Send a heartbeat."""
-        return self.say(replace(m.Heartbeat(self.head, 0, revision, self.stage.now.ns), **changed))
+        return self.say(structs.replace(m.Heartbeat(self.head, 0, revision, self.stage.now.ns), **changed))
 
     def answer(self, revision: int, kind: str = "applied", reason: str = "", **report: Any) -> list[m.Message]:
         """Say what became of the settings of this revision, whose newest lease it is."""

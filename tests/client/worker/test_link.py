@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from tlogs.worker.link import (
     HELLO_EVERY_S,
@@ -74,7 +75,7 @@ class Talk:
 
     def welcome(self, **changed: Any) -> Sequence[Action]:
         """A welcome to the last hello."""
-        return self.hear(replace(WELCOME, **{"nonce": self.nonce, **changed}))
+        return self.hear(structs.replace(WELCOME, **{"nonce": self.nonce, **changed}))
 
     def begin(self) -> Talk:
         """Be welcomed."""
@@ -166,7 +167,7 @@ def test_a_collector_without_the_right_secret_gets_no_records(own: bytes | None,
     talk = Talk(own)
     talk.wait()
     if isinstance(message, m.Welcome):
-        message = replace(message, nonce=talk.nonce)
+        message = structs.replace(message, nonce=talk.nonce)
     [complaint] = talk.hear(message)
     assert isinstance(complaint, Complain)
     assert complaint.code == "access"
@@ -181,9 +182,9 @@ def test_an_answer_to_the_last_hello_but_one_is_good_and_one_to_no_hello_is_not(
     talk.wait()
     first = talk.nonce
     talk.wait(HELLO_EVERY_S)
-    assert talk.hear(replace(WELCOME, nonce=b"nobody's")) == []
+    assert talk.hear(structs.replace(WELCOME, nonce=b"nobody's")) == []
     assert talk.link.state is State.WAITING
-    assert kinds(talk.hear(replace(WELCOME, nonce=first))) == ["Free", "GoBack"]
+    assert kinds(talk.hear(structs.replace(WELCOME, nonce=first))) == ["Free", "GoBack"]
 
 
 # Batches.
@@ -276,7 +277,7 @@ def test_a_label_learnt_late_is_said_until_it_is_confirmed_and_moves_no_records(
     assert isinstance(hello, Send)
     assert isinstance(hello.message, m.Hello)
     assert hello.message.origin == replace(ORIGIN, rank=5, run="run")
-    talk.hear(replace(WELCOME, nonce=old))  # this answers a hello with the old label
+    talk.hear(structs.replace(WELCOME, nonce=old))  # this answers a hello with the old label
     assert 0 < talk.link.due_s() - talk.now.s <= 1.25 * HELLO_EVERY_S
     assert sorted({*kinds(talk.wait(1.0)), *kinds(talk.wait(0.3))}) == ["Heartbeat", "Hello"]
     assert talk.welcome() == []

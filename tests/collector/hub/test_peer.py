@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from tlogs_collector.hub.peer import Peer, Verdict
 from tlogs_shared.origin import Origin, StreamInfo
@@ -137,7 +138,7 @@ def test_a_clock_is_corrected_once_it_is_known_well_enough(
     changed = [peer.beat(message, same_host=False) for _ in range(exchanges)]
     assert (peer.info.offset_ns, peer.info.bound_ns) == stored
     assert sum(changed) == (stored[1] is not None)
-    peer.beat(replace(message, offset_ns=9 * S, bound_ns=1), same_host=False)
+    peer.beat(structs.replace(message, offset_ns=9 * S, bound_ns=1), same_host=False)
     assert stored[1] is None or peer.info.offset_ns == stored[0], "fixed once for two reads to agree"
 
 

@@ -12,10 +12,10 @@ import click
 from tlogs.access.discovery import find_address
 from tlogs.cli import candidates
 from tlogs.cli.options import collector_options, json_option
-from tlogs.outbox.file import outbox_directory
-from tlogs.worker.recovery import HELD, recover
+from tlogs.worker.recovery import ELSEWHERE, HELD, recover
 from tlogs.worker.recovery import candidates as candidates_here
 from tlogs_shared.errors import ConfigError
+from tlogs_shared.host import outbox_places
 
 __all__ = ["command"]
 
@@ -49,11 +49,11 @@ def command(
     missing = [str(path) for path in outboxes if not path.exists()]
     if missing and not quiet:
         raise ConfigError(f"no outbox at {', '.join(missing)}")
-    paths = outboxes or candidates_here(outbox_directory(os.environ))
+    paths = outboxes or candidates_here(outbox_places(os.environ))
     shown = []
     problems = False
     for found in recover(paths, os.environ, only, run):
-        if found.problem == HELD and not outboxes:
+        if found.problem in (HELD, ELSEWHERE) and not outboxes:
             continue  # the outboxes of living processes
         problems |= bool(found.problem)
         shown.append(found)

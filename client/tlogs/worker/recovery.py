@@ -13,11 +13,11 @@ from typing import Final
 
 from tlogs.access.discovery import Address, find_address
 from tlogs.outbox.dead import open_dead
-from tlogs.outbox.file import outbox_directory
 from tlogs.outbox.reader import Reader
 from tlogs.worker.forwarder import Forwarder, Hooks
 from tlogs.worker.link import Link
 from tlogs_shared.errors import MessageError, TlogsError
+from tlogs_shared.host import outbox_owner, outbox_places
 from tlogs_shared.origin import Origin
 
 __all__ = ["Recovered", "candidates", "inherit", "recover"]
@@ -28,6 +28,7 @@ PATIENCE_S: Final = 10.0
 """A collector that takes nothing for so long: the outbox stays, for another try."""
 
 HELD: Final = "another process holds it"
+ELSEWHERE: Final = "a process of another container holds it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,9 @@ class Recovered:
     problem: str
 
 
-def candidates(directory: Path) -> Iterator[Path]:
-    """The outboxes in *directory* that belong to this user, dead or alive."""
-    for path in sorted(directory.glob("*.outbox")):
+def candidates(directories: Iterable[Path]) -> Iterator[Path]:
+    """The outboxes in *directories* that belong to this user, dead or alive."""
+    for path in sorted(path for directory in directories for path in directory.glob("*.outbox")):
         try:
             found = path.lstat()
         except OSError:
@@ -69,7 +70,7 @@ def recover(
             continue
         if dead is None:
             if path.exists():
-                yield Recovered(str(path), "", 0, HELD)
+                yield Recovered(str(path), "", 0, ELSEWHERE if outbox_owner(path.name) == 0 else HELD)
             continue
         deleted = False
         try:
@@ -128,7 +129,7 @@ def inherit(address: Address, environ: Mapping[str, str]) -> None:
 
     def bring_in() -> None:
         try:
-            for found in recover(candidates(outbox_directory(environ)), environ, address):
+            for found in recover(candidates(outbox_places(environ)), environ, address):
                 if found.problem:
                     log.debug("%s: %s", found.path, found.problem)
         except (TlogsError, OSError) as error:

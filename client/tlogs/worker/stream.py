@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from tlogs.access.discovery import Address
-from tlogs.outbox.file import outbox_capacity, outbox_directory
+from tlogs.outbox import places
+from tlogs.outbox.file import outbox_capacity
 from tlogs.outbox.outbox import Outbox
 from tlogs.outbox.reader import open_outbox
 from tlogs.worker.forwarder import Forwarder, Hooks
 from tlogs.worker.link import Link
+from tlogs_shared.host import outbox_name
 from tlogs_shared.origin import STREAM_ID_BYTES, Origin
 from tlogs_shared.protocol.clock import Moment
 
 __all__ = ["Channel"]
 
-SUFFIX: Final = ".outbox"
+log = logging.getLogger("tlogs")
 
 
 class Channel:
@@ -34,18 +37,23 @@ class Channel:
             CollectorUnavailable: there are hardly any descriptors left for a socket.
         """
         stream = os.urandom(STREAM_ID_BYTES)
-        path = outbox_directory(environ) / f"{origin.host}-{origin.pid}-{stream.hex()[:8]}{SUFFIX}"
-        self.origin = replace(origin, outbox=str(path))
+        is_helper = origin.helper is not None
+        self.origin = origin
         self._address = address
         self._run: str | None = None
-        self.outbox = Outbox(
-            path,
+        self.outbox = places.make(
+            environ,
+            outbox_name(origin.host, origin.pid, stream),
+            complain=lambda text: log.warning("tlogs: %s", text),
             stream=stream,
             meta=self._meta(),
-            capacity=outbox_capacity(environ, fork=origin.helper is not None),
+            capacity=outbox_capacity(environ, fork=is_helper),
+            helper=is_helper,
         )
         try:
-            self._reader = open_outbox(path, settle_s=0)  # writer and reader have one interpreter lock
+            self.origin = replace(origin, outbox=self.outbox.path)
+            self.outbox.set_meta(self._meta())
+            self._reader = open_outbox(self.outbox.path, settle_s=0)  # writer and reader have one interpreter lock
             self._reader.take()
         except BaseException:
             self.outbox.close(delete=True)

@@ -19,6 +19,7 @@ from tlogs.worker.link import Link
 from tlogs_shared.errors import MessageError, TlogsError
 from tlogs_shared.host import outbox_owner, outbox_places
 from tlogs_shared.origin import Origin
+from tlogs_shared.storage.layout import OUTBOX_SUFFIX
 
 __all__ = ["Recovered", "candidates", "inherit", "recover"]
 
@@ -43,7 +44,7 @@ class Recovered:
 
 def candidates(directories: Iterable[Path]) -> Iterator[Path]:
     """The outboxes in *directories* that belong to this user, dead or alive."""
-    for path in sorted(path for directory in directories for path in directory.glob("*.outbox")):
+    for path in sorted(path for directory in directories for path in directory.glob(f"*{OUTBOX_SUFFIX}")):
         try:
             found = path.lstat()
         except OSError:

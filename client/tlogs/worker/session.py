@@ -19,7 +19,6 @@ from typing import Any, Final
 from tlogs.access.discovery import Address
 from tlogs.loggers.controller import LEVELS, trace_id
 from tlogs.loggers.leases import Leases
-from tlogs.outbox.file import SIDE_SUFFIX
 from tlogs.worker.config import Config, unknown_names
 from tlogs.worker.crash import CrashHooks
 from tlogs.worker.forwarder import GREET_S, LINGER_S, Hooks
@@ -30,6 +29,7 @@ from tlogs.worker.recovery import inherit
 from tlogs.worker.stream import Channel
 from tlogs_shared.errors import ConfigError, TlogsError
 from tlogs_shared.origin import Origin
+from tlogs_shared.storage.layout import FAULT_SUFFIX
 
 __all__ = ["Session", "current", "flush", "init", "shutdown"]
 
@@ -149,7 +149,7 @@ class Session:
         return channel
 
     def _side_file(self) -> str | None:
-        return None if self._channel is None else f"{self._channel.outbox.path}{SIDE_SUFFIX}"
+        return None if self._channel is None else f"{self._channel.outbox.path}{FAULT_SUFFIX}"
 
     def _first_record(self, *values: Any) -> bool:
         """Take the first record of a forked child: from here on it has a stream of its own."""

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tlogs_shared.errors import MessageError
 from tlogs_shared.origin import Origin, StreamInfo
 from tlogs_shared.storage.batch import HEADER_BYTES, Header, Kind, check_payload, seal
+from tlogs_shared.storage.layout import parse_name, parse_torn, segment_name, torn_name
 from tlogs_shared.storage.ledger import Ledger
 from tlogs_shared.storage.position import START, Position
 from tlogs_shared.storage.segment import (
@@ -20,10 +21,6 @@ from tlogs_shared.storage.segment import (
     Scan,
     pack_mark,
     pack_stream,
-    parse_name,
-    parse_torn,
-    segment_name,
-    torn_name,
     unpack_mark,
     unpack_stream,
 )

@@ -161,3 +161,7 @@ def test_a_scan_cuts_extents_of_the_size_of_a_batch() -> None:
     found = list(scan(memoryview(one * 7), 0))
     assert [(extent.first, extent.count) for extent in found] == [(0, 3), (3, 3), (6, 1)]
     assert len(found[0].view) >= TARGET_RAW_BYTES
+
+
+def test_a_piece_that_is_not_all_there_was_never_used() -> None:
+    assert ring.read_piece_header(ring.pack_piece_header(0, 0)[:-1]) is None

@@ -211,3 +211,9 @@ def test_without_a_secret_everybody_is_let_in(stage: Stage) -> None:
     [welcome, _] = rank.hello()
     assert isinstance(welcome, m.Welcome)
     assert (welcome.nonce, welcome.proof) == (b"nonce", b"")
+
+
+def test_a_connection_that_is_gone_already_can_be_parted_from() -> None:
+    stage = Stage()
+    stage.hub.admission.part(b"never seen")
+    assert stage.hub.admission.connections == {}

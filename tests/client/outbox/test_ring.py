@@ -163,5 +163,6 @@ def test_a_scan_cuts_extents_of_the_size_of_a_batch() -> None:
     assert len(found[0].view) >= TARGET_RAW_BYTES
 
 
-def test_a_piece_that_is_not_all_there_was_never_used() -> None:
-    assert ring.read_piece_header(ring.pack_piece_header(0, 0)[:-1]) is None
+@pytest.mark.parametrize("nothing", [{"count": 0}, {"generation": 0, "first": 0}])
+def test_an_entry_without_records_is_none(nothing: dict[str, int]) -> None:
+    assert Entry.unpack(replace(ENTRY, **nothing).pack()) is None

@@ -37,7 +37,8 @@ system: $(VENV)/.tools  ## the tests that need root or programs of the system (i
 	$(BIN)/python -m pytest -m system
 
 # The pure packages: what import-linter lets do no I/O has no branch that a test could not reach.
-PURE   := */tlogs/levels/*,*/outbox/ring.py,*/worker/held_leases.py,*/worker/link.py,*/tlogs_collector/hub/*,*/tlogs_shared/*
+READER := */reading/merge.py,*/reading/fold.py,*/reading/filters.py,*/reading/text.py,*/reading/json_lines.py
+PURE   := */tlogs/levels/*,*/outbox/ring.py,$(READER),*/worker/held_leases.py,*/worker/link.py,*/tlogs_collector/hub/*,*/tlogs_shared/*
 coverage: $(VENV)/.tools  ## which lines the tests reach, subprocesses included; every branch of the pure packages
 	@$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -n auto -m 'not system and not torch and not multiprocess' --hypothesis-profile=ci

@@ -17,7 +17,8 @@ from typing import Any, Final
 
 from tlogs.outbox.descriptors import Descriptor, standard_streams_kept
 from tlogs.outbox.file import CRASH_LOGGER
-from tlogs.worker.intake import Intake, formatted
+from tlogs.worker.arguments import formatted
+from tlogs.worker.intake import Intake
 
 __all__ = ["CrashHooks"]
 

@@ -28,6 +28,7 @@ from tlogs.worker.link import Lay
 from tlogs.worker.recovery import inherit
 from tlogs.worker.stream import Channel
 from tlogs_shared.errors import ConfigError, TlogsError
+from tlogs_shared.host import is_running, outbox_owner, outbox_places
 from tlogs_shared.origin import Origin
 from tlogs_shared.storage.layout import FAULT_SUFFIX
 
@@ -60,10 +61,11 @@ class Session:
         self._channel: Channel | None = None
         self._closed = False
         self._leases = Leases(LEVELS)
+        self._storing: set[int] = set()
         self._opening = threading.RLock()
         self._is_opening = False
         self._learns = True
-        self._intake = Intake(self._first_record, trace_id, LEVELS.label)
+        self._intake = Intake(self._first_record, trace_id, LEVELS.label, self._stores)
         self._crash: CrashHooks | None = None
         if config.address is not None:
             self._open()
@@ -151,6 +153,18 @@ class Session:
     def _side_file(self) -> str | None:
         return None if self._channel is None else f"{self._channel.outbox.path}{FAULT_SUFFIX}"
 
+    def _stores(self, pid: int) -> bool:
+        """Return whether the records of another process, which come through a queue, are taken there.
+
+        One that has ended is believed to have done so: its outbox goes when all is acknowledged.
+        """
+        if pid not in self._storing and is_running(pid):
+            names = (path.name for place in outbox_places(self._environ) if place.is_dir() for path in place.iterdir())
+            if pid not in map(outbox_owner, names):
+                return False
+        self._storing.add(pid)
+        return True
+
     def _first_record(self, *values: Any) -> bool:
         """Take the first record of a forked child: from here on it has a stream of its own."""
         with self._opening:
@@ -177,6 +191,9 @@ class Session:
         """In a forked child, before anything of it runs."""
         self._opening = threading.RLock()
         self._is_opening = False
+        self._intake.forked()
+        if self._crash is not None:
+            self._crash.watch_child()
         # A process group that came along from the parent says nothing of this process.
         self._learns = not is_in_group()
         channel, self._channel = self._channel, None

@@ -17,8 +17,9 @@ from types import TracebackType
 from typing import Any, Final
 
 from tlogs.access.discovery import Address
-from tlogs.loggers.controller import LEVELS, trace_id
+from tlogs.loggers.controller import LEVELS
 from tlogs.loggers.leases import Leases
+from tlogs.loggers.with_torch import trace_id
 from tlogs.worker.config import Config, unknown_names
 from tlogs.worker.crash import CrashHooks
 from tlogs.worker.forwarder import GREET_S, LINGER_S, Hooks

@@ -23,7 +23,8 @@ from tlogs.loggers.with_torch import trace_id
 from tlogs.worker.config import Config, unknown_names
 from tlogs.worker.crash import CrashHooks
 from tlogs.worker.forwarder import GREET_S, LINGER_S, Hooks
-from tlogs.worker.identity import helper_of, identify, is_in_group, learn, mark, unmark
+from tlogs.worker.group import GroupWatch, is_in_group
+from tlogs.worker.identity import helper_of, identify, learn, mark, unmark
 from tlogs.worker.intake import Intake
 from tlogs.worker.link import Lay
 from tlogs.worker.recovery import inherit
@@ -68,11 +69,13 @@ class Session:
         self._learns = True
         self._intake = Intake(self._first_record, trace_id, LEVELS.label, self._stores)
         self._crash: CrashHooks | None = None
+        self._group = GroupWatch(self._group_made)
         if config.address is not None:
             self._open()
             self._intake.install()
             self._crash = CrashHooks(self._intake, side_file=self._side_file())
             self._crash.install()
+            self._group.install()
             _at_fork(self)
             if config.address.directory is None and is_first_here(origin):
                 inherit(config.address, self._environ)
@@ -117,7 +120,9 @@ class Session:
         """
         if self._closed:
             return
+        self._learn()
         self._closed = True
+        self._group.remove()
         if self._crash is not None:
             self._crash.uninstall()
         if at_exit:
@@ -186,6 +191,7 @@ class Session:
                 if self._crash is not None and (side_file := self._side_file()) is not None:
                     self._crash.follow(side_file)
                 _at_child_exit(self)
+                self._learn()
         return self._intake.append(*values)
 
     def forked(self) -> None:
@@ -219,10 +225,21 @@ class Session:
             return
         channel.keep_meta()
         LEVELS.check()
-        learnt = learn(self._origin) if self._learns else self._origin
+        self._learn()
+
+    def _group_made(self) -> None:
+        self._learns = True
+        self._learn()
+
+    def _learn(self) -> None:
+        """Label the stream with the rank that torch.distributed gives this process, if that is news."""
+        if self._channel is None or not self._learns:
+            return  # a forked child has no label before its first record
+        learnt = learn(self._origin)
         if learnt is not self._origin:
             self._origin = learnt
-            channel.relabel(learnt)
+            mark(os.environ, learnt)
+            self._channel.relabel(learnt)
 
 
 def is_first_here(origin: Origin) -> bool:

@@ -70,7 +70,7 @@ class OutboxFile:
     may be touched.
     """
 
-    def __init__(self, path: str | os.PathLike[str], header: ring.FileHeader, *, helper: bool = False) -> None:
+    def __init__(self, path: str | os.PathLike[str], header: ring.OutboxHeader, *, helper: bool = False) -> None:
         """Make the file, with its first piece; a capacity that is large for this disk is lowered.
 
         A rank has its first piece whatever the memory, a *helper* a small one: there may be dozens of them.
@@ -102,7 +102,7 @@ class OutboxFile:
         assert self._descriptor is not None
         self._key: tuple[int, int] = self._descriptor.file
 
-    def _make(self, path: str, header: ring.FileHeader, helper: bool) -> None:
+    def _make(self, path: str, header: ring.OutboxHeader, helper: bool) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         fd = os.open(path, flags, 0o600)
         try:

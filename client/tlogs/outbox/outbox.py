@@ -33,7 +33,7 @@ from tlogs.outbox import ring
 from tlogs.outbox.drops import GAP_BYTES, Drops
 from tlogs.outbox.file import OutboxFile
 from tlogs.outbox.life import this_process
-from tlogs.outbox.ring import ALWAYS_BEGUN, BEGUN, COUNT_MASK, COUNT_SHIFT, GENERATION_SHIFT, RECORD, FileHeader
+from tlogs.outbox.ring import ALWAYS_BEGUN, BEGUN, COUNT_MASK, COUNT_SHIFT, GENERATION_SHIFT, RECORD, OutboxHeader
 from tlogs.outbox.truncate import as_text, shorten
 from tlogs_shared.storage.batch import TARGET_RAW_BYTES
 from tlogs_shared.storage.record import HEAD_BYTES, MAX_RECORD_BYTES, RECORD_SLACK
@@ -77,7 +77,7 @@ class Outbox:
             ConfigError: the metadata is too large.
         """
         self.stream = stream
-        header = FileHeader(stream, capacity, 0, meta=meta, process=this_process(), created_ns=time.time_ns())
+        header = OutboxHeader(stream, capacity, 0, meta=meta, process=this_process(), created_ns=time.time_ns())
         self._file = file = OutboxFile(path, header, helper=helper)
         self._map, self._words = file.map, file.words
         self._clock = clock

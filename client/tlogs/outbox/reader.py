@@ -37,7 +37,7 @@ from typing import Any, Final
 from tlogs.outbox import life, ring, version1
 from tlogs.outbox.file import CRASH_LOGGER
 from tlogs.outbox.lock import SENDER, WRITER, is_locked, try_lock
-from tlogs.outbox.ring import Entry, Extent, FileHeader, Piece
+from tlogs.outbox.ring import Entry, Extent, OutboxHeader, Piece
 from tlogs_shared.errors import MessageError, ProtocolError
 from tlogs_shared.storage.batch import TARGET_RAW_BYTES
 from tlogs_shared.storage.layout import FAULT_SUFFIX
@@ -480,9 +480,9 @@ class Reader:
         self.close()
 
 
-def _unpack_header(data: bytes) -> FileHeader:
+def _unpack_header(data: bytes) -> OutboxHeader:
     try:
-        return FileHeader.unpack(data)
+        return OutboxHeader.unpack(data)
     except MessageError as error:
         try:
             return version1.unpack_header(data)

@@ -34,7 +34,7 @@ from tlogs_shared.errors import MessageError
 from tlogs_shared.storage.batch import TARGET_RAW_BYTES
 from tlogs_shared.storage.record import FIRST_BYTES, HEAD_BYTES, fields, unpacker
 
-__all__ = ["Entry", "Extent", "FileHeader", "Process", "piece_bytes", "scan", "skim", "start_bytes"]
+__all__ = ["Entry", "Extent", "OutboxHeader", "Process", "piece_bytes", "scan", "skim", "start_bytes"]
 
 PAGE_BYTES: Final = 16 * 1024
 """The largest page size in use (Apple silicon): header and pieces are whole multiples of it."""
@@ -233,7 +233,7 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
-class FileHeader:
+class OutboxHeader:
     """The fixed part of an outbox's header."""
 
     stream: bytes
@@ -273,7 +273,7 @@ class FileHeader:
         return bytes(packed)
 
     @classmethod
-    def unpack(cls, data: bytes | memoryview) -> FileHeader:
+    def unpack(cls, data: bytes | memoryview) -> OutboxHeader:
         """Read a header.
 
         Raises:

@@ -38,9 +38,9 @@ __all__ = [
     "MARK_OFFSET",
     "THINNED_BASE",
     "Ending",
-    "FileHeader",
     "Frame",
     "Scan",
+    "SegmentHeader",
     "frame_end",
     "pack_mark",
     "pack_stream",
@@ -79,7 +79,7 @@ def frame_end(header: Header, position: Position) -> Position:
 
 
 @dataclass(frozen=True, slots=True)
-class FileHeader:
+class SegmentHeader:
     """The beginning of a segment.
 
     `run` is the run's name when the file was made; the directory may have been renamed since. `previous` is the end
@@ -114,7 +114,7 @@ class FileHeader:
         return (packed + _CRC.pack(zlib.crc32(packed))).ljust(FILE_HEADER_BYTES, b"\0")
 
     @classmethod
-    def unpack(cls, data: bytes) -> FileHeader:
+    def unpack(cls, data: bytes) -> SegmentHeader:
         """Read a file header; bytes after it are not looked at.
 
         Raises:

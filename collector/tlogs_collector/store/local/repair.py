@@ -25,9 +25,9 @@ from tlogs_shared.storage.segment import (
     FILE_HEADER_BYTES,
     MARK_OFFSET,
     Ending,
-    FileHeader,
     Frame,
     Scan,
+    SegmentHeader,
     pack_mark,
     unpack_mark,
     unpack_stream,
@@ -50,7 +50,7 @@ class _Found:
 
     number: int
     file: int
-    header: FileHeader | None
+    header: SegmentHeader | None
     mark: int
     size: int
 
@@ -122,9 +122,9 @@ class Repair:
     def _open(self, number: int) -> _Found:
         file = self.disk.open(f"{self.path}/{segment_name(number)}")
         beginning = self.disk.read(file, FILE_HEADER_BYTES, 0)
-        header: FileHeader | None
+        header: SegmentHeader | None
         try:
-            header = FileHeader.unpack(beginning)
+            header = SegmentHeader.unpack(beginning)
         except MessageError:
             header = None
         return _Found(number, file, header, unpack_mark(beginning), self.disk.size(file))

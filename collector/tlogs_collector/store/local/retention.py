@@ -28,7 +28,7 @@ from tlogs_shared.storage.layout import (
     parse_torn,
     segment_name,
 )
-from tlogs_shared.storage.segment import FILE_HEADER_BYTES, MARK_OFFSET, FileHeader, Frame, pack_mark, pack_stream
+from tlogs_shared.storage.segment import FILE_HEADER_BYTES, MARK_OFFSET, Frame, SegmentHeader, pack_mark, pack_stream
 from tlogs_shared.storage.segment_reader import SegmentReader
 
 __all__ = ["remove_run", "shrink"]
@@ -152,7 +152,7 @@ class _Thinned:
         self._disk = run.disk
         self._path = path
         self._reader = reader
-        self._header = replace(reader.header or FileHeader(run.name, reader.number), thinned=True)
+        self._header = replace(reader.header or SegmentHeader(run.name, reader.number), thinned=True)
         self.removed: Counter[int] = Counter()
         self.taken: Counter[bytes] = Counter()
         self._ends: dict[bytes, tuple[Frame, int]] = {}

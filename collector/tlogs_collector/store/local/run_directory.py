@@ -18,7 +18,7 @@ from tlogs_shared.storage.batch import HEADER_BYTES, Header
 from tlogs_shared.storage.layout import CONTROL_FILE, LEDGER_FILE, RUN_FILE, segment_name
 from tlogs_shared.storage.ledger import Ledger
 from tlogs_shared.storage.position import START, Position
-from tlogs_shared.storage.segment import FILE_HEADER_BYTES, MARK_OFFSET, FileHeader, pack_mark, pack_stream
+from tlogs_shared.storage.segment import FILE_HEADER_BYTES, MARK_OFFSET, SegmentHeader, pack_mark, pack_stream
 
 __all__ = ["RunDirectory", "Unsynced"]
 
@@ -192,7 +192,7 @@ class RunDirectory:
     def _begin(self) -> OpenSegment:
         number = self._next_number
         path = f"{self.path}/{segment_name(number)}"
-        header = FileHeader(self.name, number, self.end).pack()
+        header = SegmentHeader(self.name, number, self.end).pack()
         try:
             file = self.disk.create(path)
             try:

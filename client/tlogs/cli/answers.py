@@ -12,7 +12,7 @@ from tlogs.cli import candidates
 from tlogs.operator.job import Job, Result, connect
 from tlogs_shared.rankset import RankSet
 
-__all__ = ["answers", "fold", "in_words", "job_at", "run_option"]
+__all__ = ["answers", "grouped", "in_words", "job_at", "run_option"]
 
 Said = TypeVar("Said", str, tuple[str, str])
 
@@ -26,7 +26,7 @@ def job_at(collector: str | None, secret_file: Path | None, run: str | None) -> 
     return connect(collector, run=run, secret_file=None if secret_file is None else str(secret_file))
 
 
-def fold(by_rank: Mapping[int, Said]) -> Iterable[tuple[RankSet, Said]]:
+def grouped(by_rank: Mapping[int, Said]) -> Iterable[tuple[RankSet, Said]]:
     """The same from many ranks as one, the smallest group first: the odd ones are what matters."""
     groups: dict[Said, set[int]] = {}
     for rank, said in by_rank.items():
@@ -44,9 +44,9 @@ def answers(result: Result) -> str:
         lines.append(
             f"applied  {in_words(result.applied)} in {result.took_ms:.0f} ms{until} (revision {result.revision})"
         )
-    for ranks, why in fold(result.ignored):
+    for ranks, why in grouped(result.ignored):
         lines.append(f"ignored  {in_words(ranks)}: {why}")
-    for ranks, why in fold(result.failed):
+    for ranks, why in grouped(result.failed):
         lines.append(f"failed   {in_words(ranks)}: {why}")
     if result.silent:
         lines.append(f"silent   {in_words(result.silent)}: no answer yet; applied when they reconnect")

@@ -42,8 +42,8 @@ _PAUSE_S: Final = 0.2
 """A person does not notice that a run began so much earlier."""
 
 
-class Printer:
-    """Prints entries, folded or not, and counts them."""
+class Listing:
+    """The records that a command prints: folded or not, and counted."""
 
     def __init__(self, output: Output, fold_window: float | None = None) -> None:
         self._output = output
@@ -53,8 +53,8 @@ class Printer:
     @classmethod
     def of(
         cls, *, output: str | None, as_json: bool, fold: bool, fold_window: float, utc: bool, color: str, **_: Any
-    ) -> Printer:
-        """The printer that the format options ask for."""
+    ) -> Listing:
+        """The listing that the format options describe."""
         return cls(Output.of(output, as_json, utc, color), fold_window if fold else None)
 
     def show(self, entries: list[Entry], until: int | None = None) -> None:
@@ -162,14 +162,14 @@ def cat(count: int | None, exit_code: bool, run: str | None, run_option: str | N
       tlogs cat --level WARNING --ranks 0-3
       tlogs cat latest~1 --grep 'loss nan' --json | jq .rank
     """
-    printer = Printer.of(**options)
+    listing = Listing.of(**options)
     with few_collections(), _libraries(options) as libraries:
         _, found = libraries.find(one_run(run, run_option))
         cursor = Cursor(found, filter_for(found, _filters(options)))
         for entries in _first(cursor.whole(), count):
-            printer.show(entries)
-    printer.end(cursor.notes)
-    return int(exit_code and printer.printed > 0)
+            listing.show(entries)
+    listing.end(cursor.notes)
+    return int(exit_code and listing.printed > 0)
 
 
 @click.command(cls=CountedCommand)
@@ -191,7 +191,7 @@ def tail(count: int, follow: bool, exit_code: bool, run: str | None, run_option:
       tlogs tail --component c10d --fold
       tlogs tail -100 --no-follow --ranks 3
     """
-    printer = Printer.of(**options)
+    listing = Listing.of(**options)
     name = one_run(run, run_option)
     with few_collections(), _libraries(options) as libraries:
         library: Library
@@ -201,12 +201,12 @@ def tail(count: int, follow: bool, exit_code: bool, run: str | None, run_option:
         else:
             library, found = libraries.find(name, pause=_Pause() if follow else None)
         if found is not None and not follow:
-            printer.show(Cursor(found, filter_for(found, _filters(options))).last(count))
+            listing.show(Cursor(found, filter_for(found, _filters(options))).last(count))
         else:
             pid = options["pid"]
             for entries, until in follow_runs(
                 library, found, _filters(options), count, is_over=lambda: pid is not None and not is_running(pid)
             ):
-                printer.show(entries, until)
-    printer.end()
-    return int(exit_code and printer.printed > 0)
+                listing.show(entries, until)
+    listing.end()
+    return int(exit_code and listing.printed > 0)

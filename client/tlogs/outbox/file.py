@@ -70,6 +70,15 @@ class OutboxFile:
     may be touched.
     """
 
+    capacity: int
+    piece: int
+    start: int
+    size: int
+    map: mmap.mmap
+    view: memoryview
+    words: memoryview
+    _is_memory: bool
+
     def __init__(self, path: str | os.PathLike[str], header: ring.OutboxHeader, *, helper: bool = False) -> None:
         """Make the file, with its first piece; a capacity that is large for this disk is lowered.
 

@@ -60,8 +60,6 @@ ALWAYS_BEGUN: Final = (1 << 64) - 1
 """At `BEGUN` while an append is in progress that may change the piece."""
 ENDED: Final = 14
 """Not 0 once the process has closed this outbox: nothing follows, though it may live on."""
-FAULTS: Final = 15
-"""Not 0 where faulthandler is registered by us in this image of the process: its signal does not kill."""
 
 DROPS_OFFSET: Final = 128
 DROPS_SLOTS: Final = 16

@@ -105,23 +105,19 @@ class Intake:
         return source is not None and not (source.artifact or source.own or source.is_torchs)
 
     def take(self, record: logging.LogRecord, logger: logging.Logger | None = None) -> None:
-        """Take one record that *logger* lets through. Nothing but KeyboardInterrupt is raised."""
+        """Take one record that *logger* lets through. Raises nothing but what a signal handler raises in between."""
         try:
             self._take(record, logger)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # noqa: BLE001 - a training job must not die of what stands in a record
+        except Exception as error:  # noqa: BLE001 - a training job must not die of what is in a record
             self.refuse(record, error)
 
-    def refuse(self, record: logging.LogRecord, error: BaseException) -> None:
-        """Count a record that could not be taken, and say so in its place. Nothing but KeyboardInterrupt is raised."""
+    def refuse(self, record: logging.LogRecord, error: Exception) -> None:
+        """Count a record that could not be taken, and report it in its place."""
         self.refused += 1
         template, args = "a record of %s could not be taken: %s", (str(getattr(record, "name", "")), shown(error))
         try:
             self.append(logging.WARNING, "tlogs", template, args, None, "", 0, "", "", {"stream": "tlogs"})
-        except KeyboardInterrupt:
-            raise
-        except BaseException:  # noqa: BLE001 - as above; perhaps it is append itself that fails
+        except Exception:  # noqa: BLE001 - as above; perhaps it is append itself that fails
             pass
 
     def _take(self, record: logging.LogRecord, logger: logging.Logger | None) -> None:

@@ -52,7 +52,7 @@ class Taker(Protocol):
     def take(self, record: logging.LogRecord, logger: logging.Logger | None = None) -> None:
         """Take one record that *logger* lets through."""
 
-    def refuse(self, record: logging.LogRecord, error: BaseException) -> None:
+    def refuse(self, record: logging.LogRecord, error: Exception) -> None:
         """Count a record that could not be taken."""
 
 
@@ -193,9 +193,7 @@ def _filter(intake: Taker, below: Any, wrapped: set[type]) -> _Filter:
                 intake.take(record, self)
                 if intake.is_plain(name):
                     plain.add(name)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # noqa: BLE001 - a training job must not die of what stands in a record
+        except Exception as error:  # noqa: BLE001 - a training job must not die of what is in a record
             intake.refuse(record, error)
         return passed
 

@@ -42,7 +42,7 @@ SMALL_CAPACITY: Final = 512 * 1024
 """A helper's capacity where there is no memory for more: its first piece is 256 KiB."""
 
 FREE_SHARE: Final = 100
-"""An outbox takes at most one part in so many of what is free: the training's own files matter more."""
+"""An outbox takes at most this fraction (1/100) of the free disk space: the training's own files matter more."""
 
 
 def outbox_capacity(environ: Mapping[str, str], *, fork: bool = False) -> int:

@@ -17,7 +17,7 @@ EVERY_RUN: Final = "*"
 
 
 class _State(NamedTuple):
-    """What a follower is told about a run; it is told again only when this changes."""
+    """A run's state as sent to followers, again only when it changes."""
 
     taken: int
     horizon_ns: int

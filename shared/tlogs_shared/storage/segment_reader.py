@@ -35,7 +35,7 @@ class SegmentReader:
 
     @property
     def base(self) -> int:
-        """What is added to an offset in the file to get a position's offset."""
+        """Added to an offset in the file to get a position's offset."""
         return self.header.base if self.header else 0
 
     def holds(self, offset: int) -> bool:

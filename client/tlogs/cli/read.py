@@ -39,7 +39,7 @@ _ALL: Final = sys.maxsize
 _COLLECT_AFTER: Final = 100_000
 _NUMBER: Final = re.compile(r"-\d+", re.ASCII)
 _PAUSE_S: Final = 0.2
-"""A person does not notice that a run began so much earlier."""
+"""How often to look for a new run; a person does not notice this delay."""
 
 
 class Listing:
@@ -103,7 +103,7 @@ def _libraries(options: Mapping[str, Any]) -> Libraries:
 
 
 class _Pause:
-    """Waits for a run to begin, and says so once."""
+    """Waits for a run to begin, and reports that once."""
 
     def __init__(self) -> None:
         self._said = False

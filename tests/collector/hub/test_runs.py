@@ -186,6 +186,27 @@ def test_spawned_ranks_that_learn_their_rank_late_are_first_attempts(stage: Stag
     assert stage.took(do.Say) == []
 
 
+@pytest.mark.parametrize("starter_first", [True, False])
+def test_a_program_that_spawns_its_ranks_is_none_itself(stage: Stage, starter_first: bool) -> None:
+    """It assumed rank 0 until the process that it started was told to be that; nothing is rank 0 twice."""
+    starter = stage.rank(0, world_size=1, provisional=True)
+    child = stage.rank(0, world_size=2, parent=starter.origin.pid)
+    for one in (starter, child) if starter_first else (child, starter):
+        one.hello()
+    assert (starter.peer.rank, child.peer.rank) == (None, 0)
+    assert (starter.peer.info.attempt, child.peer.info.attempt) == (0, 0)
+    stored = [put.info.origin.rank for put in stage.took(do.PutStream) if put.stream == starter.stream]
+    assert stored[-1] is None
+
+
+def test_a_rank_that_was_told_to_be_one_does_not_give_way_to_what_it_started(stage: Stage) -> None:
+    first = stage.rank(0)
+    child = stage.rank(0, parent=first.origin.pid)
+    for one in (first, child):
+        one.hello()
+    assert (first.peer.rank, child.peer.rank) == (0, 0)
+
+
 def test_a_newer_label_is_stored_and_the_same_one_is_not(stage: Stage) -> None:
     [rank] = stage.ranks(1)
     stage.took(do.PutStream)

@@ -10,24 +10,26 @@ From outside::
     with tlogs.connect() as job:
         job.set_logs(c10d=logging.DEBUG)
 
-The modules, in reading order. The worker: `session` (init to shutdown) with `config`, `identity` and `discovery`;
-`intake` and `crash` (records and last words); `outbox` with `outbox_file`, `extents`, `drops` and `excerpt`; `link`
-(every decision) with `tenure`, and `forwarder` (the one thread with the socket) with `transport`, made together by
-`channel`. Levels: `apply` and `layer` over a `base`, which is `alone` or `torch_bridge`; `mirror` is torch's own
-functions. The operator: `operator`, `job`, `broadcast`. Reading: `archive`, `source`, `reader`. What dead processes
-left: `salvage`, `relic`, `recovery`. The command: `cli`.
+What `__all__` lists is public, and nothing else: a name that is renamed or removed keeps working, with a
+DeprecationWarning, for two minor releases.
+
+The packages, in reading order. The worker: `worker` (init to shutdown), which writes what is logged into its `outbox`.
+Levels: `levels` (names, grammar and meaning; pure) and `loggers` (put onto `logging`, with and without torch). The
+operator: `operator` over `access`. Reading: `reading`. The command: `cli`.
 """
 
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from tlogs.loggers.torch_api import getArtifactLogger, register_artifact, register_log, set_logs
     from tlogs.operator.broadcast import broadcast
     from tlogs.operator.job import Job, Result, connect
-    from tlogs.reading.reader import read, runs
+    from tlogs.reading.reader import RunSummary, read, runs
+    from tlogs.reading.record import Record
     from tlogs.worker.session import Session, flush, init, shutdown
     from tlogs_shared.errors import (
         AccessDenied,
@@ -36,10 +38,12 @@ if TYPE_CHECKING:
         DirectiveError,
         MessageError,
         ProtocolError,
+        RequestRefused,
         StoreError,
         TlogsError,
     )
-    from tlogs_shared.storage.record import Record
+    from tlogs_shared.rankset import RankSet
+    from tlogs_shared.version import __version__
 
 __all__ = [
     "AccessDenied",
@@ -49,11 +53,15 @@ __all__ = [
     "Job",
     "MessageError",
     "ProtocolError",
+    "RankSet",
     "Record",
+    "RequestRefused",
     "Result",
+    "RunSummary",
     "Session",
     "StoreError",
     "TlogsError",
+    "__version__",
     "broadcast",
     "connect",
     "flush",
@@ -71,14 +79,23 @@ _HOMES: Final = {
     "tlogs.operator.broadcast": ("broadcast",),
     "tlogs.operator.job": ("Job", "Result", "connect"),
     "tlogs.loggers.torch_api": ("getArtifactLogger", "register_artifact", "register_log", "set_logs"),
-    "tlogs.reading.reader": ("read", "runs"),
+    "tlogs.reading.reader": ("RunSummary", "read", "runs"),
     "tlogs.worker.session": ("Session", "flush", "init", "shutdown"),
-    "tlogs_shared.storage.record": ("Record",),
+    "tlogs_shared.rankset": ("RankSet",),
+    "tlogs.reading.record": ("Record",),
+    "tlogs_shared.version": ("__version__",),
 }
+
+_RENAMED: Final[dict[str, str]] = {}
+"""Former public names, each with the one that takes its place; CHANGELOG.md says for how long they stay."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for: a worker that calls `init` loads none of the reader, a reader none of the sockets."""
+    """Import a public name on first use: a worker that calls `init` loads none of the reader, a reader no sockets."""
+    if name in _RENAMED:
+        new = _RENAMED[name]
+        warnings.warn(f"tlogs.{name} is deprecated: use tlogs.{new}", DeprecationWarning, stacklevel=2)
+        return getattr(importlib.import_module("tlogs"), new)
     for home, names in _HOMES.items():
         if name in names:
             found = getattr(importlib.import_module(home), name)

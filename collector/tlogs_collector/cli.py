@@ -56,42 +56,47 @@ class Options:
 @click.command(
     context_settings={
         "token_normalize_func": lambda name: name.replace("_", "-"),
-        "max_content_width": 100,
+        "max_content_width": 80,
         "help_option_names": ["-h", "--help"],
     }
 )
-@click.option("--listen", metavar="ENDPOINT", help=f"Where ranks connect; port 0 picks a free one.  [{DEFAULT_LISTEN}]")
+@click.option(
+    "--listen", metavar="ENDPOINT", help=f"Where ranks connect; port 0 picks a free port.  [{DEFAULT_LISTEN}]"
+)
 @click.option(
     "--dir",
     "directory",
     metavar="DIR",
     envvar="TLOGS_DIR",
     default="./tlogs-runs",
-    help="Where runs are kept.  [./tlogs-runs]",
+    help="Where runs are stored.  [TLOGS_DIR, else ./tlogs-runs]",
 )
-@click.option("--run", metavar="NAME", help="Put everything into this run; it is continued if it exists.")
-@click.option("--quiet", is_flag=True, help="Print no records on standard output.")
+@click.option("--run", metavar="NAME", help="Store everything in this run; continue it if it exists.")
+@click.option("--quiet", is_flag=True, help="Do not print records on standard output.")
 @click.option(
     "--secret-file",
     metavar="FILE",
     envvar="TLOGS_SECRET_FILE",
-    help="Who has this secret may connect; else one is made for this user.",
+    help="Admit only who has this secret.  [one made for this user]",
 )
-@click.option("--insecure", is_flag=True, help="Let everybody connect who can reach the endpoint.")
+@click.option("--insecure", is_flag=True, help="Admit anyone who can reach the endpoint.")
 @click.option(
     "--durability",
     type=click.Choice(["sync", "write"]),
     default="sync",
-    help="Acknowledge after the disk's sync, or at once.  [sync]",
+    help="Acknowledge records once synced, or once written.  [sync]",
 )
 @click.option(
-    "--grace", metavar="TIME", default="20s", help="After the first Ctrl-C: wait so long for ranks to end.  [20s]"
+    "--grace", metavar="TIME", default="20s", help="After the first Ctrl-C, wait this long for ranks to end.  [20s]"
 )
 @click.option(
-    "--max-bytes", metavar="SIZE", default="20GB", help="Bound of a run on disk; the oldest segments go first.  [20GB]"
+    "--max-bytes",
+    metavar="SIZE",
+    default="20GB",
+    help="Keep each run below this; remove its oldest segments first.  [20GB]",
 )
-@click.option("--keep-free", metavar="PERCENT", default="5", help="Leave so much of the file system free.  [5]")
-@click.option("--retain", metavar="AGE", help="Remove runs of earlier daemons that ended so long ago.  [never]")
+@click.option("--keep-free", metavar="PERCENT", default="5", help="Keep this much of the file system free.  [5]")
+@click.option("--retain", metavar="AGE", help="Remove runs that ended longer ago than this.  [never]")
 @click.version_option(__version__, prog_name="tlogs-collector")
 def command(**given: Any) -> None:
     """Collect the records of every rank of a job, keep them, and print them merged.

@@ -119,7 +119,9 @@ class Server:
             self._hub.stop()
             self._grace_ends_s = time.monotonic() + self._grace_s
             if not self._hub.is_idle:
-                self._edges.say(f"waiting for ranks to end, at most {self._grace_s:g} s; asked again it ends at once")
+                self._edges.say(
+                    f"waiting for ranks to end, at most {self._grace_s:g} s; press Ctrl-C again to stop now"
+                )
         over = self._stops > 1 or time.monotonic() >= self._grace_ends_s
         return over or (self._hub.is_idle and not self._awaited and not self._edges.is_recovering())
 
@@ -165,7 +167,7 @@ class Server:
     # Messages.
 
     def _drain(self) -> bool:
-        """Handle what has arrived; whether that was all."""
+        """Handle queued messages; return True once the socket is drained."""
         receive, hub = self._socket.recv_multipart, self._hub
         for _ in range(MESSAGES_A_TURN):
             try:

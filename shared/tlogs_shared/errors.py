@@ -5,10 +5,11 @@
     TlogsError
     ├── DirectiveError(ValueError)              a TORCH_LOGS text or set_logs() call; ValueError, as torch raises
     ├── ConfigError(ValueError)                 configuration; the text names the variable or option and its value
+    │   └── RequestRefused                      the collector refused: no live rank in scope, an unknown run or name
     ├── CollectorUnavailable(ConnectionError)   nobody answers there
     │   └── AccessDenied                        somebody answers; the secret is wrong or missing
     ├── ProtocolError                           a peer broke the protocol: drop that peer, keep serving
-    │   └── MessageError                        bytes that are no message
+    │   └── MessageError                        bytes that are not a message
     └── StoreError(OSError)                     the disk; ``filename`` carries the path
 
 Set-up raises these; a logging call never raises any of them.
@@ -23,6 +24,7 @@ __all__ = [
     "DirectiveError",
     "MessageError",
     "ProtocolError",
+    "RequestRefused",
     "StoreError",
     "TlogsError",
 ]
@@ -40,6 +42,13 @@ class ConfigError(TlogsError, ValueError):
     """A variable, option or argument whose value cannot be used."""
 
 
+class RequestRefused(ConfigError):
+    """The collector refused a request and changed nothing: no live rank in scope, an unknown run, an unknown name.
+
+    A ConfigError, because what was asked for cannot be used; of its own, because the same request may succeed later.
+    """
+
+
 class CollectorUnavailable(TlogsError, ConnectionError):
     """No collector was found, or none answers at the endpoint."""
 
@@ -49,11 +58,11 @@ class AccessDenied(CollectorUnavailable):
 
 
 class ProtocolError(TlogsError):
-    """A peer said something that is not allowed at this point of the conversation."""
+    """A peer sent something that is not allowed at this point of the conversation."""
 
 
 class MessageError(ProtocolError):
-    """Bytes that are no message, record or batch."""
+    """Bytes that are not a message, record or batch."""
 
 
 class StoreError(TlogsError, OSError):

@@ -48,7 +48,7 @@ class RankSet:
         """Read a set; parts are joined by commas, `^` takes what follows it out.
 
         Raises:
-            ConfigError: *text* is no rank set.
+            ConfigError: *text* is not a rank set.
         """
         included: set[int] = set()
         excluded: set[int] = set()
@@ -66,12 +66,16 @@ class RankSet:
             if match is None:
                 raise ConfigError(f"rank set {text!r}: expected ranks such as 0-7,16 or 0-63/8 or ^5 or all")
             first, last, step = int(match[1]), int(match[2] or match[1]), int(match[3] or 1)
-            if last < first or step == 0 or last > _MAX_RANK:
-                raise ConfigError(f"rank set {text!r}: {bare!r} names no ranks below {_MAX_RANK}")
+            if last < first:
+                raise ConfigError(f"rank set {text!r}: {bare!r}: first is above last; did you mean {last}-{first}?")
+            if step == 0:
+                raise ConfigError(f"rank set {text!r}: {bare!r}: a step of 0; did you mean {first}-{last}?")
+            if last > _MAX_RANK:
+                raise ConfigError(f"rank set {text!r}: {bare!r}: ranks above {_MAX_RANK} are not supported")
             ranks = range(first, last + 1, step)
             named += len(ranks)
             if named > _MAX_NAMED:
-                raise ConfigError(f"rank set {text!r:.80}: it names more than {_MAX_NAMED} ranks")
+                raise ConfigError(f"rank set {text!r:.80}: names more than {_MAX_NAMED} ranks")
             target.update(ranks)
         if everything or only_exclusions:
             return cls(frozenset(excluded), complement=True)

@@ -20,8 +20,9 @@ from tlogs.reading.archive import RunArchive
 from tlogs.reading.entry import Entry
 from tlogs.reading.filters import Filter, parse_pattern
 from tlogs.reading.fold import Fold
+from tlogs.reading.json_lines import JsonRenderer
 from tlogs.reading.reader import Reading
-from tlogs.reading.render import JsonRenderer, TextRenderer
+from tlogs.reading.text import TextRenderer
 from tlogs_shared.origin import Origin, StreamInfo
 from tlogs_shared.rankset import RankSet
 from tlogs_shared.storage.batch import Header, seal

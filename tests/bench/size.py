@@ -23,7 +23,7 @@ from tlogs.outbox.outbox import Outbox
 from tlogs.outbox.ring import Extent
 from tlogs.reading.archive import RunArchive
 from tlogs.reading.reader import Reading
-from tlogs.reading.render import TextRenderer
+from tlogs.reading.text import TextRenderer
 from tlogs.worker.forwarder import COMPRESSION_LEVEL
 from tlogs_collector.store.local.local_store import LocalStore
 from tlogs_shared.origin import Origin, StreamInfo

@@ -94,7 +94,7 @@ def test_a_second_signal_ends_a_collector_at_once(lab: Lab, number: int) -> None
     worker.says("ready")
     lab.wait_for_more(collector)
     collector.signal(number)
-    lab.wait_for(lambda: "asked again it ends at once" in collector.err)
+    lab.wait_for(lambda: "press Ctrl-C again to stop now" in collector.err)
     collector.signal(number)
     began = time.monotonic()
     [closing] = collector.closes()

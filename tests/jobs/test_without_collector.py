@@ -29,7 +29,7 @@ def test_a_script_without_its_collector_runs_and_ends_unharmed(lab: Lab, closed_
     script = "for n in range(100): log.info('step %d', n)\nprint('done')\nimport time\nprint(time.monotonic())\n"
     worker = lab.worker(script, collector=closed_port)
     [said] = worker.ends().splitlines()
-    assert said.endswith("100 records wait here for: tlogs recover")
+    assert said.endswith("100 records kept in the outbox; deliver them with: tlogs recover")
     done, ended = worker.out.split()
     assert done == "done"
     assert time.monotonic() - float(ended) < 3, "it waits a second for a collector that may be about to answer"

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 
 import tlogs
-from tlogs_shared.rankset import RankSet
 
 
 def in_a_worker() -> bool:
     with tlogs.init(collector="node0:5655", run="mine", rank=0, local_rank=0, world_size=8) as session:
         name: str | None = session.run
         endpoint: str | None = session.collector
-        print(name, endpoint, session.rank)
+        print(name, endpoint, session.rank, tlogs.__version__.upper())
     tlogs.set_logs(dynamo=logging.DEBUG, guards=True, modules={"my.module": logging.INFO})
     log: logging.Logger = tlogs.getArtifactLogger("my.module", "guards")
     log.debug("x")
@@ -23,7 +22,7 @@ def in_a_worker() -> bool:
     return tlogs.flush(timeout=5.0)
 
 
-def as_an_operator() -> RankSet:
+def as_an_operator() -> tlogs.RankSet:
     try:
         with tlogs.connect("tcp://node0:5655", run="mine", timeout=5.0) as job:
             result = job.set_logs(c10d=logging.DEBUG, ranks="0-7", hosts=None, ttl=600, replace=False, force=False)
@@ -34,16 +33,19 @@ def as_an_operator() -> RankSet:
             for record in job.tail(ranks="0", level="INFO", follow=False):
                 print(record.rank, record.message, record.asdict()["time"])
             return result.applied
+    except tlogs.RequestRefused:
+        return tlogs.RankSet.parse("^5")
     except tlogs.AccessDenied as error:
         raise SystemExit(str(error)) from error
     except tlogs.CollectorUnavailable:
-        return RankSet()
+        return tlogs.RankSet()
 
 
 def afterwards() -> int:
     found = 0
     for record in tlogs.read("latest", level="WARNING"):
         found += record.rank == 3
-    for run in tlogs.runs():
+    newest: list[tlogs.RunSummary] = tlogs.runs()
+    for run in newest:
         print(run.name, run.records)
     return found

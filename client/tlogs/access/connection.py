@@ -16,7 +16,7 @@ import zmq
 
 from tlogs.access.discovery import Address
 from tlogs.access.transport import dial, why_unheard
-from tlogs_shared.errors import AccessDenied, CollectorUnavailable, ConfigError, MessageError, ProtocolError
+from tlogs_shared.errors import AccessDenied, CollectorUnavailable, MessageError, ProtocolError, RequestRefused
 from tlogs_shared.protocol import wire
 from tlogs_shared.protocol.lease import Lease
 from tlogs_shared.protocol.messages import (
@@ -103,7 +103,7 @@ class Operator:
         """Ask a question about *run*.
 
         Raises:
-            ConfigError: the collector has no answer; the text says why.
+            RequestRefused: the collector cannot answer it; the text says why.
             CollectorUnavailable: it does not answer.
         """
         number = self._next_number()
@@ -113,7 +113,7 @@ class Operator:
         """Lay a lease and wait for the answers, for at most *timeout* seconds; the same *once* asks for the same lease.
 
         Raises:
-            ConfigError: nothing was changed; the text says why.
+            RequestRefused: nothing was changed; the text says why.
             CollectorUnavailable: the collector does not answer.
         """
         return self._change(run, timeout, lease=lease.as_map(), once=once)
@@ -140,7 +140,7 @@ class Operator:
         number = self._next_number()
         answer = self._request(Fetch(number, run, what, segment, offset, size), number, self._timeout)
         if isinstance(answer, Report):
-            raise ConfigError(answer.error or "the collector sent no page")
+            raise RequestRefused(answer.error or "the collector sent no page")
         return answer.data
 
     # Following.
@@ -237,7 +237,7 @@ class Operator:
                     if isinstance(error, AccessDenied):
                         raise error from None
                     raise CollectorUnavailable(
-                        f"{error} (named by: {self.address.source}); start one with: tlogs-collector"
+                        f"{error} ({self.address.how}); start one with: tlogs-collector"
                     ) from None
 
     def _receive(self, deadline: float) -> Message | None:
@@ -261,5 +261,5 @@ def _data(answer: Report | Page) -> Any:
     if isinstance(answer, Page):
         raise ProtocolError("a page came where a report was expected")
     if answer.error:
-        raise ConfigError(answer.error)
+        raise RequestRefused(answer.error)
     return answer.data

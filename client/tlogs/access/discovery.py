@@ -6,6 +6,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from tlogs_shared.errors import CollectorUnavailable, ConfigError
 from tlogs_shared.host import boot_id, is_running, live_directory, read_secret_file
@@ -14,6 +15,9 @@ from tlogs_shared.protocol.notice import FILE_NAME, Notice
 from tlogs_shared.protocol.secret import parse_secret
 
 __all__ = ["Address", "find_address", "find_live", "live_notices"]
+
+LIVE: Final = "live"
+"""The source of an address that nobody gave: the directory of this user's live collectors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,11 @@ class Address:
     secret_source: str
     directory: Path | None = None
     pid: int | None = None
+
+    @property
+    def how(self) -> str:
+        """How it was found, as a person is told."""
+        return "found: the only collector running here" if self.source == LIVE else f"from {self.source}"
 
 
 def find_address(
@@ -84,7 +93,7 @@ def find_live(environ: Mapping[str, str], *, secret_file: str | None = None, sec
     if len(notices) > 1:
         listed = "; ".join(f"{notice.endpoint} ({notice.directory})" for notice in notices)
         raise CollectorUnavailable(f"several collectors are running: {listed}; choose one with --collector")
-    return _with_secret(notices[0], "live", environ, secret_file, secret)
+    return _with_secret(notices[0], LIVE, environ, secret_file, secret)
 
 
 def live_notices(environ: Mapping[str, str]) -> list[Notice]:
@@ -96,7 +105,7 @@ def live_notices(environ: Mapping[str, str]) -> list[Notice]:
         return []
     for link in links:
         try:
-            notice = _read_notice(link, "live")
+            notice = _read_notice(link, LIVE)
         except ConfigError:
             continue
         if _may_live(notice):

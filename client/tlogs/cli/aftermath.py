@@ -8,8 +8,9 @@ from typing import Final
 from tlogs.cli.answers import in_words
 from tlogs.levels.registry import recorded
 from tlogs.operator.job import Job
+from tlogs.reading.record import Record
+from tlogs.reading.stamp import rfc3339
 from tlogs_shared.rankset import RankSet
-from tlogs_shared.storage.record import Record, rfc3339
 
 __all__ = ["aftermath", "hints"]
 

@@ -62,7 +62,7 @@ def _checks(collector: str | None, secret_file: str | None) -> Iterator[tuple[st
         return f"{outbox_directory(environ)} ({source}), up to {outbox_capacity(environ) >> 20} MiB a rank"
 
     def settings() -> str:
-        return "TLOGS_DISABLE is set: nothing is forwarded" if Config.from_environ(environ).disabled else "sound"
+        return "TLOGS_DISABLE is set: nothing is forwarded" if Config.from_environ(environ).disabled else "ok"
 
     def address() -> Address:
         named = find_address(collector, environ, secret_file=secret_file)
@@ -70,7 +70,7 @@ def _checks(collector: str | None, secret_file: str | None) -> Iterator[tuple[st
 
     def endpoint() -> str:
         found = address()
-        return f"{found.endpoint} (from {found.source}), secret from {found.secret_source}"
+        return f"{found.endpoint} ({found.how}), secret from {found.secret_source}"
 
     def connection() -> str:
         with Operator(address()) as operator:

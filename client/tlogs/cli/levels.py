@@ -43,8 +43,12 @@ def reset(
         found = job.levels()
     if as_json:
         click.echo(json.dumps({**result.asdict(), "ended": list(result.ended)}))
+    elif not result.ended:
+        click.echo("nothing to reset")
     else:
         click.echo(f"ended revision{'s' if len(result.ended) > 1 else ''} {', '.join(map(str, result.ended))}")
+        if left := [str(revision) for revision in revisions if revision not in result.ended]:
+            click.echo(f"not in force: revision{'s' if len(left) > 1 else ''} {', '.join(left)}")
         click.echo(answers(result), nl=False)
         click.echo(_levels_table(found["ranks"]), nl=False)
     return 0 if result.is_complete else 1

@@ -13,7 +13,8 @@ from typing import Any, Final, TypeVar
 import click
 
 from tlogs.reading.filters import STREAMS
-from tlogs.reading.render import JsonRenderer, TextRenderer
+from tlogs.reading.json_lines import JsonRenderer
+from tlogs.reading.text import TextRenderer
 from tlogs_shared.errors import ConfigError
 from tlogs_shared.quantity import parse_duration
 

@@ -93,13 +93,13 @@ def set_logs(
         if not yes and _is_flood(settings) and not _accepts_flood(job, lease.ranks, asks):
             raise ConfigError("nothing was changed; name fewer ranks (--ranks 0-3) or components, or say --yes")
         began_ns = time.time_ns()
-        result = job.lay(lease, timeout)
+        result = job.lay(lease, timeout=timeout)
         if not as_json:
             click.echo(_announcement(specs, settings), nl=False)
         if result.ignored and not force and asks:
             click.echo(answers(result), nl=False)
             if click.confirm(f"lay it over TORCH_LOGS on {in_words(RankSet.of(result.ignored))}?"):
-                result = job.lay(dataclasses.replace(lease, force=True), timeout)
+                result = job.lay(dataclasses.replace(lease, force=True), timeout=timeout)
         if as_json:
             click.echo(json.dumps(result.asdict()))
         else:

@@ -11,7 +11,7 @@ import click
 from tlogs.cli.options import FILTERS, filter_options, one_run, run_argument
 from tlogs.reading.entry import NO_RANK, Entry
 from tlogs.reading.reader import Reading, choose_run, directory_of_runs, end_of, make_filter
-from tlogs.reading.render import TextRenderer
+from tlogs.reading.text import TextRenderer
 from tlogs_shared.errors import ConfigError, StoreError
 
 __all__ = ["split"]

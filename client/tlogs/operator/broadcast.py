@@ -13,7 +13,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
 
 from tlogs.access.connection import ANSWER_S, Operator
 from tlogs.operator.job import DEFAULT_TTL_S, Result, lease_of
@@ -42,12 +41,13 @@ def broadcast(
 ) -> Result | None:
     """Change levels on the whole job from inside it; names and values as `Job.set_logs` takes them.
 
-    Returns at once; with *wait* it collects answers for so many seconds and returns the result. Without a collector
-    nothing happens but a warning: a job must not fail for its logs.
+    Returns None at once; with *wait*, collects answers for that many seconds and returns the result. Where no collector
+    is named or none answers it logs a warning and returns None: a job must not fail because of its logs.
 
     Raises:
         DirectiveError: a setting that is neither a level nor a bool.
-        ConfigError: *ranks* is no rank set; with *wait*: nothing was changed, and why.
+        ConfigError: *ranks* is not a rank set.
+        RequestRefused: with *wait*: nothing was changed; the text says why.
     """
     session = current()
     author = "job" if session is None or session.rank is None else f"rank{session.rank}"
@@ -57,19 +57,36 @@ def broadcast(
         log.warning("tlogs: broadcast without a collector: call tlogs.init() first, with TLOGS_COLLECTOR set")
         return None
     if wait > 0:
-        return _ask(session, lease, call, wait)
+        return _ask_or_warn(session, lease, call, wait)
     threading.Thread(target=_ask_quietly, args=(session, lease, call), name="tlogs-broadcast", daemon=True).start()
     return None
 
 
 def _name_of(lease: Lease) -> str:
-    """What tells this call from others of this process, and is the same in every rank that makes it."""
+    """The call's name: different for each call of this process, the same in every rank that makes this one."""
     asked = {name: value for name, value in lease.as_map().items() if name != "author"}
     asked["settings"] = sorted(lease.settings.items())
     digest = hashlib.sha256(repr(sorted(asked.items())).encode()).hexdigest()[:16]
     with _lock:
         _calls[digest] += 1
         return f"{digest}:{_calls[digest]}"
+
+
+def _ask_quietly(session: Session, lease: Lease, call: str) -> None:
+    try:
+        _ask_or_warn(session, lease, call, ANSWER_S)
+    except ConfigError as error:
+        log.warning("tlogs: broadcast: %s", error)  # nobody waits for the result, so nobody else would hear of it
+
+
+def _ask_or_warn(session: Session, lease: Lease, call: str, wait: float) -> Result | None:
+    try:
+        return _ask(session, lease, call, wait)
+    except ConfigError:
+        raise
+    except TlogsError as error:
+        log.warning("tlogs: broadcast: %s", error)
+        return None
 
 
 def _ask(session: Session, lease: Lease, call: str, wait: float) -> Result:
@@ -82,11 +99,3 @@ def _ask(session: Session, lease: Lease, call: str, wait: float) -> Result:
     with Operator(session.address) as operator:
         once = f"{session.attempt}:{call}"
         return Result.of(operator.change(lease, run=session.run, timeout=wait, once=once))
-
-
-def _ask_quietly(session: Session, lease: Lease, call: str) -> Any:
-    try:
-        _ask(session, lease, call, ANSWER_S)
-    except TlogsError as error:
-        if not isinstance(error, ConfigError):
-            log.warning("tlogs: broadcast: %s", error)

@@ -14,14 +14,13 @@ from typing import Any, Final
 from tlogs.access.connection import ANSWER_S, Operator, author
 from tlogs.access.discovery import find_address, find_live
 from tlogs.levels.set_logs import in_call_order
-from tlogs.reading.entry import record_of
 from tlogs.reading.reader import Following, Reading, end_of, make_filter
+from tlogs.reading.record import Record, record_of
 from tlogs.reading.source import RemoteSource, told
 from tlogs_shared.errors import ConfigError, DirectiveError, MessageError
 from tlogs_shared.protocol.lease import Lease
 from tlogs_shared.protocol.wire import unpack_plain
 from tlogs_shared.rankset import RankSet
-from tlogs_shared.storage.record import Record
 
 __all__ = ["DEFAULT_TTL_S", "Job", "Result", "connect"]
 
@@ -101,6 +100,9 @@ class Job:
         self._operator = operator
         self._run = run
 
+    def __repr__(self) -> str:
+        return f"<tlogs.Job at {self._operator.address.endpoint}, run {self._run or 'the newest'}>"
+
     def __enter__(self) -> Job:
         return self
 
@@ -131,23 +133,24 @@ class Job:
 
         Raises:
             DirectiveError: a setting that is neither a level nor a bool.
-            ConfigError: nothing was changed: no live rank in scope, or no rank knows the name.
+            ConfigError: *ranks* is not a rank set.
+            RequestRefused: nothing was changed: no live rank in scope, or no rank knows the name.
             CollectorUnavailable: the collector does not answer.
         """
         lease = lease_of(
             settings, modules, ranks=ranks, hosts=hosts, ttl=ttl, replace=replace, force=force, author=author()
         )
-        return self.lay(lease, timeout)
+        return self.lay(lease, timeout=timeout)
 
-    def lay(self, lease: Lease, timeout: float = ANSWER_S) -> Result:
+    def lay(self, lease: Lease, *, timeout: float = ANSWER_S) -> Result:
         """Lay a lease and wait for the answers; raises as `set_logs`."""
         return Result.of(self._operator.change(lease, run=self._run, timeout=timeout))
 
     def reset(self, *revisions: int, timeout: float = ANSWER_S) -> Result:
-        """End these leases, or all of them.
+        """End these leases, or all of them; with none in force, `ended` of the result is empty.
 
         Raises:
-            ConfigError: no such lease is in force.
+            RequestRefused: none of these leases is in force.
             CollectorUnavailable: the collector does not answer.
         """
         return Result.of(self._operator.reset(revisions, run=self._run, timeout=timeout))

@@ -22,11 +22,13 @@ import os
 import re
 import resource
 import stat
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from tlogs.outbox import ring
+from tlogs.outbox.descriptors import Descriptor, standard_streams_kept
 from tlogs_shared.errors import ConfigError, StoreError
 from tlogs_shared.host import outbox_path
 
@@ -123,36 +125,46 @@ class OutboxFile:
         self.pieces = 0
         # Under another name until it is locked and whole, so that nobody takes it for a dead process's.
         new = f"{self.path}.new"
-        fd = -1
+        self._descriptor: Descriptor | None = None
         try:
             if os.path.lexists(self.path):
                 raise FileExistsError(errno.EEXIST, "there is such a file already")
-            fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._fd = fd
-            self.capacity = min(header.capacity, max(_affordable(fd), ring.MIN_CAPACITY_BYTES))
-            self.piece = ring.piece_bytes(self.capacity)
-            self.size = ring.START_BYTES + self.capacity // self.piece * self.piece
-            os.ftruncate(fd, self.size)
-            _reserve(fd, 0, ring.START_BYTES + self.piece)
-            self._map = mmap.mmap(fd, self.size)
-            self.view = memoryview(self._map)
-            self.words = self.view.cast("Q")
-            made = ring.FileHeader(header.stream, self.capacity, self.piece, meta=header.meta)
-            self.view[: ring.START_BYTES] = made.pack()
-            self.pieces = 1
+            with standard_streams_kept():
+                self._make(new, header)
             os.rename(new, self.path)
         except (OSError, ValueError) as error:
-            if fd >= 0:
-                os.close(fd)
+            if self._descriptor is not None:
+                self._descriptor.close()
                 os.unlink(new)
             if isinstance(error, OSError):
                 text = f"cannot make an outbox: {error.strerror} (TLOGS_OUTBOX_DIR chooses another directory)"
                 raise StoreError(error.errno, text, self.path) from None
             raise ConfigError(f"cannot make an outbox: {error}") from None
-        found = os.fstat(fd)
-        self._key = (found.st_dev, found.st_ino)
+        assert self._descriptor is not None
+        self._key: tuple[int, int] = self._descriptor.file
         held.add(self._key)
+
+    def _make(self, path: str, header: ring.FileHeader) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        fd = os.open(path, flags, 0o600)
+        try:
+            self._descriptor = Descriptor(fd)
+        except OSError:
+            os.unlink(path)
+            raise
+        fd = self._descriptor.number
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.capacity = min(header.capacity, max(_affordable(fd), ring.MIN_CAPACITY_BYTES))
+        self.piece = ring.piece_bytes(self.capacity)
+        self.size = ring.START_BYTES + self.capacity // self.piece * self.piece
+        os.ftruncate(fd, self.size)
+        _reserve(fd, 0, ring.START_BYTES + self.piece)
+        self._map = _mapped(fd, self.size)
+        self.view = memoryview(self._map)
+        self.words = self.view.cast("Q")
+        made = ring.FileHeader(header.stream, self.capacity, self.piece, meta=header.meta)
+        self.view[: ring.START_BYTES] = made.pack()
+        self.pieces = 1
 
     def base(self, index: int) -> int:
         """Where the piece with this index begins."""
@@ -163,10 +175,13 @@ class OutboxFile:
         after = (self.pieces + 1) * self.piece
         if after > self.size - ring.START_BYTES:
             return None
+        if self._descriptor is None or not self._descriptor.is_ours:
+            return None  # the program has closed it
         try:
-            if after > _affordable(self._fd) + self.pieces * self.piece // FREE_SHARE:
+            fd = self._descriptor.number
+            if after > _affordable(fd) + self.pieces * self.piece // FREE_SHARE:
                 return None
-            _reserve(self._fd, self.base(self.pieces), self.piece)
+            _reserve(fd, self.base(self.pieces), self.piece)
         except OSError:
             return None
         self.pieces += 1
@@ -214,7 +229,15 @@ class OutboxFile:
             self._map.close()
         except BufferError:
             pass  # somebody still reads an extent: the mapping goes with the last of them
-        os.close(self._fd)
+        if self._descriptor is not None:
+            self._descriptor.close()
+
+
+def _mapped(fd: int, size: int) -> mmap.mmap:
+    """Map the file, without a second descriptor where Python can do that: closing one ends the lock."""
+    if sys.version_info >= (3, 13):
+        return mmap.mmap(fd, size, trackfd=False)
+    return mmap.mmap(fd, size)
 
 
 def _affordable(fd: int) -> int:

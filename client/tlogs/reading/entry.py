@@ -1,7 +1,7 @@
 """One record in its place in the merged order, with who said it.
 
-The merge, the filters and the formats pass records on as plain tuples, `Entry`: a `Record` with all its attributes is
-made only for those who ask for one (`record_of`), which keeps reading several times faster.
+The merge, the filters and the formats pass records on as plain tuples, `Entry`: a `Record` with all its
+attributes (`tlogs.reading.record`) is made only for those who ask for one, which keeps reading several times faster.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from tlogs.levels.registry import component_of
 from tlogs_shared.origin import StreamInfo
-from tlogs_shared.storage.record import Fields, Record, level_name, message_of
+from tlogs_shared.storage.record import Fields
 
-__all__ = ["NO_RANK", "Entry", "Speaker", "names_of", "record_of", "trouble_of"]
+__all__ = ["NO_RANK", "Entry", "Speaker", "names_of", "trouble_of"]
 
 NO_RANK: Final = -1
 """The place in the order of a process without a rank: a launcher speaks before the ranks that it starts."""
@@ -62,45 +62,3 @@ def names_of(logger: str, extra: Mapping[str, Any] | None) -> tuple[str | None, 
 def trouble_of(extra: Mapping[str, Any]) -> list[str]:
     """What follows the message in text: the exception, then the stack."""
     return [str(extra[key]) for key in ("exc", "stack") if extra.get(key)]
-
-
-def record_of(entry: Entry) -> Record:
-    """The record with all that is known of it."""
-    corrected, _, number, speaker, fields = entry
-    info, origin = speaker.info, speaker.info.origin
-    extra = fields.extra or {}
-    component, artifact = names_of(fields.logger, fields.extra)
-    return Record(
-        ts=fields.ts,
-        corrected=corrected,
-        run=speaker.run,
-        attempt=info.attempt,
-        rank=origin.rank,
-        local_rank=origin.local_rank,
-        world_size=origin.world_size,
-        host=origin.host,
-        pid=origin.pid,
-        thread=fields.thread,
-        seq=number,
-        levelno=fields.levelno,
-        level=level_name(fields.levelno, fields.extra),
-        logger=fields.logger,
-        template=fields.template,
-        message=message_of(fields),
-        path=fields.path,
-        line=fields.line,
-        func=fields.func,
-        stream=extra.get("stream", "log"),
-        helper=origin.helper,
-        component=component,
-        artifact=artifact,
-        trace_id=extra.get("trace_id"),
-        args=fields.args,
-        exc=extra.get("exc"),
-        stack=extra.get("stack"),
-        extra=extra.get("fields"),
-        offset_ns=info.offset_ns,
-        bound_ns=info.bound_ns,
-        recovered=speaker.recovered,
-        stream_id=speaker.stream,
-    )

@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import Any, Final
 
 from tlogs.reading.archive import RunArchive, created_ns, find_runs
-from tlogs.reading.entry import Entry, record_of
+from tlogs.reading.entry import Entry
 from tlogs.reading.filters import STREAMS, Filter, parse_level, parse_moment, parse_pattern
 from tlogs.reading.merge import Merge
+from tlogs.reading.record import Record, record_of
 from tlogs.reading.source import Source, after
+from tlogs.reading.stamp import rfc3339
 from tlogs_shared.errors import ConfigError, MessageError, StoreError
 from tlogs_shared.origin import StreamInfo
 from tlogs_shared.protocol.messages import News
 from tlogs_shared.rankset import RankSet
 from tlogs_shared.storage.batch import Header, Kind
 from tlogs_shared.storage.position import START, Position
-from tlogs_shared.storage.record import Record, rfc3339
 from tlogs_shared.storage.segment import unpack_stream
 
 __all__ = [

@@ -13,12 +13,16 @@ import threading
 from collections.abc import Callable
 from logging import CRITICAL
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
+from tlogs.outbox.descriptors import Descriptor, standard_streams_kept
 from tlogs.outbox.file import CRASH_LOGGER
 from tlogs.worker.intake import Intake, formatted
 
 __all__ = ["CrashHooks"]
+
+MAIN_THREAD: Final = "MainThread"
+"""Python's name for it; an exception there is the usual case, and only another thread is worth naming."""
 
 
 class CrashHooks:
@@ -28,7 +32,7 @@ class CrashHooks:
         """Prepare; *side_file* is the path of faulthandler's file, None for none."""
         self._intake = intake
         self._side_file = side_file
-        self._fd = -1
+        self._descriptor: Descriptor | None = None
         # Not the exception itself: with its frames it would keep the program's objects from their end at exit.
         self._last_id = 0
         self._hooks: list[tuple[Any, str, Callable[..., Any], Callable[..., Any]]] = []
@@ -41,8 +45,7 @@ class CrashHooks:
             self._chain(sys, "unraisablehook", self._unraisable)
         if self._side_file is not None and not faulthandler.is_enabled():
             self._open(self._side_file)
-            if self._fd >= 0:
-                faulthandler.enable(self._fd)
+            if self._descriptor is not None:
                 os.register_at_fork(after_in_child=self._forked)
 
     def uninstall(self) -> None:
@@ -53,30 +56,31 @@ class CrashHooks:
                 setattr(owner, name, before)
         self._hooks.clear()
         # faulthandler stays as it is: nobody can say whether the user has enabled it since.
-        if self._fd >= 0 and self._side_file is not None:
+        if self._descriptor is not None and self._side_file is not None:
             _unlink(self._side_file)
 
     def follow(self, side_file: str) -> None:
         """Write faults into another file from now on: in a forked child, that beside its own outbox."""
-        if self._fd >= 0:
+        if self._descriptor is not None:
             self._side_file = side_file
             self._open(side_file)
 
     def _open(self, path: str) -> None:
-        """Open *path* behind the descriptor that faulthandler has."""
+        """Have faulthandler write into *path*: behind the descriptor that it has, if that is still ours."""
         try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            with standard_streams_kept():
+                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            if self._descriptor is None:
+                self._descriptor = Descriptor(fd)
+                faulthandler.enable(self._descriptor.number)
+            elif not self._descriptor.replace(fd):
+                os.close(fd)  # the program has closed ours: nobody can say whether faulthandler is the user's by now
         except OSError:
             return  # without it the outbox is as good as before
-        if self._fd < 0:
-            self._fd = fd
-        else:
-            os.dup2(fd, self._fd, inheritable=False)
-            os.close(fd)
 
     def _forked(self) -> None:
         # What a child writes must not stand in its parent's file.
-        if self._fd >= 0:
+        if self._descriptor is not None:
             self._side_file = None
             self._open(os.devnull)
 
@@ -98,20 +102,18 @@ class CrashHooks:
     ) -> None:
         if error is not None:
             self._last_id = id(error)
-            self._take("uncaught %s: %s in thread %s", (), kind, error, traceback, threading.current_thread().name)
+            self._take(kind, error, traceback, threading.current_thread().name)
 
     def _uncaught_in_thread(self, args: threading.ExceptHookArgs) -> None:
         if args.exc_type is SystemExit:
             return  # as threading does
         name = "" if args.thread is None else args.thread.name
-        self._take("uncaught %s: %s in thread %s", (), args.exc_type, args.exc_value, args.exc_traceback, name)
+        self._take(args.exc_type, args.exc_value, args.exc_traceback, name)
 
     def _unraisable(self, args: Any) -> None:
         what = (args.err_msg or "Exception ignored in", _text(args.object))
         thread = threading.current_thread().name
-        self._take(
-            "uncaught %s: %s in thread %s (%s: %s)", what, args.exc_type, args.exc_value, args.exc_traceback, thread
-        )
+        self._take(args.exc_type, args.exc_value, args.exc_traceback, thread, what)
 
     def _uncaught_at_exit(self) -> None:
         """The program may have put a hook of its own in the place of ours; the interpreter remembers the exception."""
@@ -121,18 +123,32 @@ class CrashHooks:
 
     def _take(
         self,
-        template: str,
-        more: tuple[str, ...],
         kind: type[BaseException],
         error: BaseException | None,
         traceback: TracebackType | None,
         thread: str,
+        what: tuple[str, str] | None = None,
     ) -> None:
         path, line, func = _where(traceback)
-        args = (kind.__name__, _text(error), thread, *more)
+        template, args = "uncaught %s", [kind.__name__]
+        if text := _text(error):
+            template, args = f"{template}: %s", [*args, text]
+        if thread != MAIN_THREAD:
+            template, args = f"{template} in thread %s", [*args, thread]
+        if what is not None:
+            template, args = f"{template} (%s: %s)", [*args, *what]
         extra = {"exc": formatted((kind, error, traceback))}
         self._intake.append(
-            CRITICAL, CRASH_LOGGER, template, args, None, self._intake.short_path(path), line, func, thread, extra
+            CRITICAL,
+            CRASH_LOGGER,
+            template,
+            tuple(args),
+            None,
+            self._intake.short_path(path),
+            line,
+            func,
+            thread,
+            extra,
         )
 
 

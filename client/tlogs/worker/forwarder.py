@@ -136,7 +136,7 @@ class Forwarder:
     # From other threads.
 
     def flush(self, timeout: float) -> bool:
-        """Wait until nothing that was logged so far is waiting; whether that came about."""
+        """Block until everything logged so far is acknowledged; return False after *timeout* seconds."""
         goal = self._outbox.head
         self._urgent = True
         self._wake()
@@ -318,7 +318,9 @@ class Forwarder:
         waiting = self._outbox.head - self._outbox.acknowledged
         if waiting and self._link.run is None and not self._complained:
             self._complain(
-                "unheard", f"no collector answered at {self._endpoint}; {waiting} records wait here for: tlogs recover"
+                "unheard",
+                f"no collector answered at {self._endpoint}; {waiting} records kept in the outbox; "
+                "deliver them with: tlogs recover",
             )
         self._socket.close(linger=500 if self._link.state is State.LIVE else 0)
         if self._link.run is not None:

@@ -43,7 +43,7 @@ class Tenure:
         return min((held.ends_s for held in self._held.values() if held.ends_s is not None), default=None)
 
     def replace(self, leases: Iterable[Lease], now_s: float) -> tuple[list[Lease], list[Lease]]:
-        """Take over the collector's whole list; what began and what ended by it."""
+        """Replace the held leases with the collector's list; return (started, ended)."""
         before, self._held = self._held, {}
         for lease in leases:
             name = _name(lease)

@@ -33,7 +33,7 @@ def identify(
     """This process's origin; an argument beats the environment.
 
     Raises:
-        ConfigError: a rank that is no number or outside its world, a run's name that is none.
+        ConfigError: a malformed or out-of-range rank, or an invalid run name.
     """
     host = socket.gethostname()
     name = run or environ.get("TLOGS_RUN") or None

@@ -76,6 +76,9 @@ class Session:
             if config.address.directory is None and is_first_here(origin):
                 inherit(config.address, self._environ)
 
+    def __repr__(self) -> str:
+        return f"<tlogs.Session of {self._origin.label}, collector {self.collector}, run {self.run}>"
+
     @property
     def collector(self) -> str | None:
         """The endpoint that records go to."""
@@ -102,7 +105,7 @@ class Session:
         return self._origin.rank
 
     def flush(self, timeout: float = LINGER_S) -> bool:
-        """Wait until nothing that was logged so far is waiting; whether that came about within *timeout* seconds."""
+        """Block until everything logged so far is acknowledged; return False after *timeout* seconds."""
         channel = self._channel
         return True if channel is None else channel.forwarder.flush(timeout)
 
@@ -285,7 +288,7 @@ def init(
 
 
 def flush(timeout: float = LINGER_S) -> bool:
-    """Wait until nothing that was logged so far is waiting; whether that came about within *timeout* seconds."""
+    """Block until everything logged so far is acknowledged; return False after *timeout* seconds."""
     return True if _current is None else _current.flush(timeout)
 
 

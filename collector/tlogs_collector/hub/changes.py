@@ -74,8 +74,7 @@ class Changes:
             return str(error)
         targets = run.in_scope(lease)
         if not targets:
-            scope = f"ranks {lease.ranks}" + (f", hosts {lease.hosts}" if lease.hosts else "")
-            return f"run {run.name} has no live rank in that scope ({scope}); see: tlogs ranks"
+            return _out_of_scope(lease, run)
         before = run.in_force(now)
         if len(before) >= MAX_LEASES:
             return f"{len(before)} leases are in force, which is the most; end some with: tlogs reset"
@@ -92,8 +91,10 @@ class Changes:
 
     def _end(self, change: Change, run: Run, now: Moment) -> tuple[_Awaited, list[Action]] | str:
         ended = run.end_leases(change.ends or [])
+        if change.ends and not ended:
+            return _not_in_force(change.ends, run)
         if not ended:
-            return "no such lease is in force; see: tlogs levels"
+            return self._await(change, run, [], now), []
         targets = [
             peer
             for peer in run.newest()
@@ -204,6 +205,22 @@ def _withdraw(run: Run, lease: Lease, displaced: Lease | None, now: Moment) -> l
     if displaced is not None:
         line["returns"] = displaced.revision
     return [Control(run.name, {"time_ns": now.ns, **line}), *broadcast(run, now)]
+
+
+def _out_of_scope(lease: Lease, run: Run) -> str:
+    if not lease.ranks:
+        return "the rank set is empty: nothing to change"
+    scope = "" if lease.ranks == RankSet.all() else f" {lease.ranks}"
+    plural = "s" if not lease.ranks.complement and len(lease.ranks) > 1 else ""
+    where = f" on hosts {lease.hosts}" if lease.hosts else ""
+    live = RankSet.of(peer.rank for peer in run.newest() if peer.is_open and peer.rank is not None)
+    return f"no live rank{plural}{scope}{where} in run {run.name}; " + (f"live: {live}" if live else "no rank is live")
+
+
+def _not_in_force(revisions: Sequence[int], run: Run) -> str:
+    asked = ", ".join(map(str, revisions))
+    there = ", ".join(str(lease.revision) for lease in run.leases)
+    return f"no lease {asked} in force in run {run.name}; " + (f"in force: {there}" if there else "none is in force")
 
 
 def _answer(peer: Peer, awaited: _Awaited) -> tuple[str, str]:

@@ -71,8 +71,10 @@ class Desk:
             ]
             if len(found) == 1:
                 return found[0]
-            there = ", ".join(runs) or "none"
-            return f"{'several runs begin with' if found else 'no run'} {name!r} here; there is: {there}"
+            if found:
+                return f"several runs begin with {name!r}: {', '.join(run.name for run in found)}"
+            there = f"there {'are' if len(runs) > 1 else 'is'}: {', '.join(runs)}" if runs else "no run is live"
+            return f"no run {name!r} here; {there}"
         if not runs:
             return "no run has begun here yet"
         live = [run for run in runs.values() if run.is_live]

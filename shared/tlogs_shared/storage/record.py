@@ -1,4 +1,4 @@
-"""One log record: as bytes at the rank, as a `Record` for whoever reads it.
+"""One log record as bytes.
 
 Theory of operation
 -------------------
@@ -9,7 +9,10 @@ concatenation, without frames: it compresses better, and a reader decodes it at 
 The array starts with two fixed things, so that the outbox can put the time stamp in front of fields that were packed
 before: one byte (an array of eleven) and nine bytes (the time as an unsigned 64-bit integer).
 
-`extra` is nil for most records, else a map with the keys of `ExtraKey`.
+`extra` is nil for most records, else a map with some of the keys `artifact`, `component`, `cut`, `exc`, `fields`,
+`levelname`, `stack`, `stream` and `trace_id`: `fields` is what the caller gave as ``extra=``; `levelname` is there
+only where the level has a name of the program's own; `stream` is ``stdout``, ``stderr`` or ``tlogs`` (our own), absent
+for a log record; `cut` counts characters that were left out of a message over the limit.
 """
 
 from __future__ import annotations
@@ -18,8 +21,6 @@ import logging
 import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import Any, Final, NamedTuple
 
 import msgpack
@@ -27,11 +28,9 @@ import msgpack
 from tlogs_shared.errors import MessageError
 
 __all__ = [
-    "EXTRA_KEYS",
     "MAX_ARGS",
     "MAX_RECORD_BYTES",
     "Fields",
-    "Record",
     "fields",
     "level_name",
     "message_of",
@@ -51,16 +50,6 @@ MAX_ITEMS: Final = 4 * MAX_ARGS
 
 RECORD_SLACK: Final = 64 * 1024
 """What the other fields of a record with a message of full size may take beside it."""
-
-EXTRA_KEYS: Final = frozenset(
-    {"artifact", "component", "cut", "exc", "fields", "levelname", "stack", "stream", "trace_id"}
-)
-"""What the map in the last field may hold.
-
-`fields` is what the caller gave as ``extra=``; `levelname` stands only where the level has a name of the program's
-own; `stream` is ``stdout``, ``stderr`` or ``tlogs`` (our own), absent for a log record; `cut` counts characters that
-were left out of a message over the limit.
-"""
 
 _HEAD: Final = struct.Struct(">BBQ")
 _ARRAY_OF_11: Final = 0x9B
@@ -240,88 +229,3 @@ def _is_tame(template: str, args: Sequence[Any] | Mapping[str, Any]) -> bool:
     if len(_TAME) < _TAME_KEPT:
         _TAME.add(template)
     return True
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One record as a reader gets it: the keys of the JSON format as attributes, None where a key would be absent."""
-
-    ts: int
-    """Nanoseconds since the epoch on the worker's clock; never goes back within a stream."""
-    corrected: int
-    """`ts` on the collector's clock: the same where the worker runs on the collector's host."""
-    run: str
-    attempt: int
-    rank: int | None
-    local_rank: int | None
-    world_size: int | None
-    host: str
-    pid: int
-    thread: str
-    seq: int
-    levelno: int
-    level: str
-    logger: str
-    template: str
-    message: str
-    path: str
-    line: int
-    func: str
-    stream: str = "log"
-    helper: str | None = None
-    component: str | None = None
-    artifact: str | None = None
-    trace_id: str | None = None
-    args: Sequence[Any] | Mapping[str, Any] | None = None
-    exc: str | None = None
-    stack: str | None = None
-    extra: Mapping[str, Any] | None = None
-    offset_ns: int | None = None
-    bound_ns: int | None = None
-    recovered: bool = False
-    stream_id: bytes = b""
-
-    @property
-    def time(self) -> str:
-        """The corrected time, RFC 3339 in UTC with nanoseconds.
-
-        >>> rfc3339(1_700_000_000_123_456_789)
-        '2023-11-14T22:13:20.123456789Z'
-        """
-        return rfc3339(self.corrected)
-
-    def asdict(self) -> dict[str, Any]:
-        """The record as the JSON format has it: one flat map, keys that do not apply left out."""
-        found: dict[str, Any] = {"time": self.time, "ts": self.ts}
-        if self.offset_ns is not None:
-            found["offset_ns"] = self.offset_ns
-        if self.bound_ns is not None:
-            found["bound_ns"] = self.bound_ns
-        for key in ("run", "attempt", "rank", "local_rank", "world_size", "host", "pid", "thread"):
-            found[key] = getattr(self, key)
-        if self.helper is not None:
-            found["helper"] = self.helper
-        for key in ("seq", "level", "levelno", "logger"):
-            found[key] = getattr(self, key)
-        for key in ("component", "artifact", "trace_id"):
-            if (value := getattr(self, key)) is not None:
-                found[key] = value
-        found["template"] = self.template
-        if self.args is not None:
-            found["args"] = self.args
-        for key in ("message", "path", "line", "func"):
-            found[key] = getattr(self, key)
-        for key in ("exc", "stack", "extra"):
-            if (value := getattr(self, key)) is not None:
-                found[key] = value
-        if self.recovered:
-            found["recovered"] = True
-        found["stream"] = self.stream
-        return found
-
-
-def rfc3339(ns: int) -> str:
-    """Nanoseconds since the epoch as RFC 3339 in UTC, with all nine digits."""
-    seconds, fraction = divmod(ns, 1_000_000_000)
-    moment = datetime.fromtimestamp(seconds, tz=timezone.utc)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"

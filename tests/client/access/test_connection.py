@@ -155,7 +155,7 @@ def test_where_nobody_listens_no_collector_is_there(collector: Collector) -> Non
     endpoint = collector.endpoint
     collector.close()
     collector.close = lambda: None  # type: ignore[method-assign]
-    with pytest.raises(CollectorUnavailable, match=r"nothing listens there \(named by: here\); start one with"):
+    with pytest.raises(CollectorUnavailable, match=r"nothing listens there \(from here\); start one with"):
         Operator(Address(endpoint, None, "here", "none"), timeout=0.2)
 
 

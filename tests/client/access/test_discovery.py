@@ -138,6 +138,7 @@ def test_the_only_live_collector_is_meant(environ: dict[str, str], announce: Cal
     directory = announce("one")
     found = find_live(environ)
     assert (found.source, found.directory, found.pid) == ("live", directory, os.getpid())
+    assert found.how == "found: the only collector running here"
     announce("two", replace(NOTICE, endpoint="tcp://127.0.0.1:5656"))
     with pytest.raises(CollectorUnavailable, match=r"several .*5655 .*one.*5656 .*two.*choose one with --collector"):
         find_live(environ)

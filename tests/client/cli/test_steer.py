@@ -6,6 +6,7 @@ import json
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ import pytest
 
 from tlogs.cli import main
 from tlogs.operator.job import Job, Result
+from tlogs.reading.entry import Speaker
+from tlogs.reading.record import Record, record_of
 from tlogs_shared.errors import ConfigError
+from tlogs_shared.origin import Origin, StreamInfo
 from tlogs_shared.protocol.lease import Lease
 from tlogs_shared.rankset import RankSet
-from tlogs_shared.storage.record import Record
+from tlogs_shared.storage.record import Fields
 
 REPORT: Mapping[str, Any] = {
     "run": "r1",
@@ -43,8 +47,11 @@ class FakeJob(Job):
     def close(self) -> None:
         """Nothing to close."""
 
-    def lay(self, lease: Lease, timeout: float = 5.0) -> Result:
+    def lay(self, lease: Lease, *, timeout: float = 5.0) -> Result:
         self.laid.append(lease)
+        return Result.of(self.report)
+
+    def reset(self, *revisions: int, timeout: float = 5.0) -> Result:
         return Result.of(self.report)
 
     def ranks(self) -> list[dict[str, Any]]:
@@ -64,7 +71,9 @@ class FakeJob(Job):
 
 def record(rank: int, logger: str, **more: Any) -> Record:
     """A record of *logger* on *rank*."""
-    return Record(1, 1, "r1", 0, rank, 0, 4, "n1", 7, "Main", 0, 10, "DEBUG", logger, "x", "x", "a.py", 1, "f", **more)
+    who = Speaker(b"s", StreamInfo(Origin(host="n1", pid=7, rank=rank)), "r1")
+    fields = Fields(1, 10, logger, "x", None, None, "a.py", 1, "f", "MainThread", None)
+    return replace(record_of((1, rank, 0, who, fields)), **more)
 
 
 @contextmanager
@@ -171,6 +180,26 @@ def test_levels_show_the_odd_rank_first(monkeypatch: pytest.MonkeyPatch, capsys:
     assert lines[6:] == ["artifacts named, rank 8: none", "artifacts named, ranks 0-7: guards"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "ended", "lines"),
+    [
+        ([], [], ["nothing to reset"]),
+        ([], [1, 2], ["ended revisions 1, 2", "applied  ranks 0-3 in 12 ms (revision 3)"]),
+        (["1", "7"], [1], ["ended revision 1", "not in force: revision 7", "applied  ranks 0-3 in 12 ms (revision 3)"]),
+    ],
+)
+def test_reset_says_what_it_ended(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    ended: list[int],
+    lines: list[str],
+) -> None:
+    with answering(monkeypatch, FakeJob(ended=ended)):
+        assert main(["reset", *arguments]) == 0
+    assert capsys.readouterr().out.splitlines()[: len(lines)] == lines
+
+
 def test_ranks_come_with_the_odd_ones_first(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -220,7 +249,7 @@ def test_a_problem_is_one_line_and_status_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Refusing(FakeJob):
-        def lay(self, lease: Lease, timeout: float = 5.0) -> Result:
+        def lay(self, lease: Lease, *, timeout: float = 5.0) -> Result:
             raise ConfigError("several runs are live: a, b; choose one with --run")
 
     with answering(monkeypatch, Refusing()):

@@ -8,8 +8,10 @@ from typing import Any, cast
 import pytest
 
 from tlogs.access.connection import Operator, author
+from tlogs.access.discovery import Address
 from tlogs.operator.job import Job, Result, connect, level_name
 from tlogs_shared.errors import CollectorUnavailable, ConfigError, DirectiveError
+from tlogs_shared.protocol.endpoint import Endpoint
 from tlogs_shared.protocol.lease import Lease
 from tlogs_shared.protocol.wire import pack_plain
 from tlogs_shared.rankset import RankSet
@@ -29,6 +31,8 @@ DATA: dict[str, Any] = {
 
 class Asked:
     """An operator that writes down what it is asked, and answers from a table."""
+
+    address = Address(Endpoint("node0", 5655), None, "argument", "none")
 
     def __init__(self, **answers: Any) -> None:
         self.answers = answers
@@ -70,6 +74,11 @@ def test_a_change_says_who_asks_for_what_and_for_how_long() -> None:
     )
     second = Lease(0, {"guards": False}, RankSet.parse("^5"), author=author(), replace=True, force=True)
     assert asked.changes == [(first, "run", 2.0), (second, "run", 5.0)]
+
+
+def test_a_job_shows_where_it_is_connected() -> None:
+    assert repr(job_of(Asked(), "mine")) == "<tlogs.Job at tcp://node0:5655, run mine>"
+    assert repr(job_of(Asked())) == "<tlogs.Job at tcp://node0:5655, run the newest>"
 
 
 @pytest.mark.parametrize(

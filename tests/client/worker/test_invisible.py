@@ -174,7 +174,7 @@ CASES = {
         try: log.warning("w")
         except ValueError: traceback.print_exc()
         log.warning("uncaught")
-        # arrives: w | uncaught | uncaught ValueError: from the handler in thread MainThread
+        # arrives: w | uncaught | uncaught ValueError: from the handler
     """,
     "filters": """
         import logging
@@ -334,7 +334,7 @@ CASES = {
         logging.getLogger("a").warning("after shutdown")
         def f(): raise ValueError("boom")
         f()
-        # arrives: after shutdown | uncaught ValueError: boom in thread MainThread | at exit | in __del__
+        # arrives: after shutdown | uncaught ValueError: boom | at exit | in __del__
     """,
     "threads": """
         import logging, threading, concurrent.futures

@@ -163,15 +163,22 @@ def test_only_ranks_in_scope_are_waited_for(stage: Stage, ask: Any, scope: dict[
 @pytest.mark.parametrize(
     ("scope", "where"),
     [
-        ({"ranks": RankSet.parse("7")}, "ranks 7"),
-        ({"hosts": "x"}, "ranks all, hosts x"),
-        ({"ranks": RankSet()}, "ranks "),
+        ({"ranks": RankSet.parse("7")}, "rank 7"),
+        ({"ranks": RankSet.parse("7-9")}, "ranks 7-9"),
+        ({"hosts": "x"}, "rank on hosts x"),
+        ({"ranks": RankSet.parse("^0-1")}, "rank ^0-1"),
     ],
 )
 def test_a_scope_without_a_live_rank_changes_nothing(stage: Stage, ask: Any, scope: dict[str, Any], where: str) -> None:
     stage.ranks(2)
     found = ask(lay(1, **scope))
-    assert f"run {RUN} has no live rank in that scope ({where}); see: tlogs ranks" == found.error
+    assert found.error == f"no live {where} in run {RUN}; live: 0-1"
+    assert stage.control[RUN] == []
+
+
+def test_an_empty_scope_changes_nothing(stage: Stage, ask: Any) -> None:
+    stage.ranks(2)
+    assert ask(lay(1, ranks=RankSet())).error == "the rank set is empty: nothing to change"
     assert stage.control[RUN] == []
 
 
@@ -277,7 +284,11 @@ def test_some_or_all_leases_are_ended_and_only_ranks_that_held_them_answer(stage
     first.answer(5)
     second.answer(5)
     assert report(stage).data["ended"] == [2, 3]
-    assert ask(m.Change(6, None, 5.0, ends=[])).error == "no such lease is in force; see: tlogs levels"
+    assert ask(m.Change(6, None, 5.0, ends=[1])).error == f"no lease 1 in force in run {RUN}; none is in force"
+    before = list(stage.control[RUN])
+    nothing = ask(m.Change(7, None, 5.0, ends=[]))
+    assert (nothing.error, nothing.data["ended"], nothing.data["silent"]) == ("", [], "")
+    assert [line["event"] for line in stage.control[RUN][len(before) :]] == ["answers"]
 
 
 def test_leases_of_a_job_that_has_ended_can_be_ended(stage: Stage, ask: Any) -> None:

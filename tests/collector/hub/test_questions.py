@@ -77,7 +77,7 @@ def test_ranks_are_shown_by_rank_each_with_its_newest_attempt(stage: Stage) -> N
     ("what", "run", "error"),
     [
         ("levels", None, "no run has begun here yet"),
-        ("ranks", "x", "no run 'x' here; there is: none"),
+        ("ranks", "x", "no run 'x' here; no run is live"),
         ("weather", None, "no run has begun here yet"),
     ],
 )
@@ -96,8 +96,8 @@ def test_a_run_is_chosen_by_name_or_beginning_and_else_the_newest_live_one(stage
         stage.wait(0.1)
     chosen = {run: ask(stage, "ranks", run) for run in [None, "one", "one-", "t", "o", "x"]}
     assert [found.data["run"] for found in chosen.values() if not found.error] == ["one-more", "one", "one-more", "two"]
-    assert chosen["o"].error == "several runs begin with 'o' here; there is: one, one-more, two"
-    assert chosen["x"].error == "no run 'x' here; there is: one, one-more, two"
+    assert chosen["o"].error == "several runs begin with 'o': one, one-more"
+    assert chosen["x"].error == "no run 'x' here; there are: one, one-more, two"
     assert ask(stage, "weather", "one").error == "this collector cannot answer 'weather'"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from tlogs_shared.storage.record import (
     FIRST_BYTES,
     HEAD_BYTES,
     Fields,
-    Record,
     level_name,
     message_of,
     pack,
@@ -130,21 +128,6 @@ def test_levels_have_the_programs_name_then_pythons() -> None:
         "Level 35",
         "NOTICE",
     ]
-
-
-def test_the_json_form_leaves_out_what_does_not_apply() -> None:
-    record = Record(
-        ts=1_700_000_000_000_000_001, corrected=1_700_000_000_000_000_001, run="r", attempt=0, rank=None,
-        local_rank=None, world_size=None, host="h", pid=1, thread="MainThread", seq=0, levelno=20, level="INFO",
-        logger="a", template="x", message="x", path="a.py", line=1, func="f",
-    )  # fmt: skip
-    assert record.asdict() == {
-        "time": "2023-11-14T22:13:20.000000001Z", "ts": 1_700_000_000_000_000_001, "run": "r", "attempt": 0,
-        "rank": None, "local_rank": None, "world_size": None, "host": "h", "pid": 1, "thread": "MainThread", "seq": 0,
-        "level": "INFO", "levelno": 20, "logger": "a", "template": "x", "message": "x", "path": "a.py", "line": 1,
-        "func": "f", "stream": "log",
-    }  # fmt: skip
-    assert not math.isnan(record.ts)
 
 
 def test_arrays_that_claim_to_be_huge_cost_nothing() -> None:

@@ -1,8 +1,7 @@
-"""Records as text and as JSON."""
+"""Records as text."""
 
 from __future__ import annotations
 
-import json
 import re
 from datetime import timedelta, timezone
 from typing import Any
@@ -11,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tlogs.reading.entry import Entry, Speaker, record_of
+from tlogs.reading.entry import Entry, Speaker
 from tlogs.reading.fold import Fold
-from tlogs.reading.render import JsonRenderer, TextRenderer
+from tlogs.reading.text import TextRenderer
 from tlogs_shared.origin import Origin, StreamInfo
 from tlogs_shared.storage.record import Fields
 
@@ -114,67 +113,9 @@ def test_a_folded_line_shows_the_ranks_that_said_it() -> None:
     fold = Fold()
     groups = [*fold.add([entry(speaker(rank)) for rank in (0, 1, 2, 5)]), *fold.until(None)]
     assert TextRenderer(timezone.utc).groups(groups) == f"[rank0-2,5]:I{STAMP} 27265 train.py:7] step 3\n"
-    assert json.loads(JsonRenderer().groups(groups))["ranks"] == "0-2,5"
 
 
-primitives = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
-entries = st.builds(
-    entry,
-    st.builds(
-        speaker,
-        st.none() | st.integers(0, 99),
-        helper=st.none() | st.text(min_size=1),
-        offset_ns=st.none() | st.integers(-(10**9), 10**9),
-        attempt=st.integers(0, 3),
-    ),
-    ts=st.integers(0, 2**63),
-    levelno=st.sampled_from([0, 10, 20, 30, 40, 50, 15, -3]),
-    logger=st.sampled_from(["train", "torch._dynamo.guards.__guards", 'q"\n', "torch.distributed.distributed_c10d"]),
-    template=st.text() | st.just("%s and %s"),
-    args=st.none() | st.lists(primitives, max_size=3) | st.dictionaries(st.text(), primitives, max_size=3),
-    message=st.none() | st.text(),
-    path=st.text(),
-    line=st.integers(0, 10**6),
-    func=st.text(),
-    thread=st.text(),
-    extra=st.none()
-    | st.fixed_dictionaries(
-        {},
-        optional={
-            "exc": st.text(),
-            "artifact": st.text(),
-            "fields": st.dictionaries(st.text(), primitives),
-            "stream": st.sampled_from(["stdout", "tlogs"]),
-        },
-    ),
-)
-
-
-@given(st.lists(entries, max_size=4))
-def test_json_has_the_keys_and_values_of_the_record_in_their_order_one_a_line(found: list[Entry]) -> None:
-    lines = JsonRenderer().entries(found).splitlines()
-    assert [list(json.loads(line).items()) for line in lines] == [
-        list(record_of(one).asdict().items()) for one in found
-    ]
-
-
-def test_json_is_valid_where_a_value_is_no_number_or_no_json() -> None:
-    def refuse(constant: str) -> None:
-        raise AssertionError(constant)
-
-    deep: list[Any] = []
-    for _ in range(900):
-        deep = [deep]
-    args = [float("nan"), float("inf"), float("-inf"), b"\xff", {1: 2, b"k": 3}]
-    found = entry(args=args, message="x", extra={"fields": {"loss": float("nan"), "deep": deep}})
-    read = json.loads(JsonRenderer().entries([found]), parse_constant=refuse)
-    assert read["args"] == ["NaN", "Infinity", "-Infinity", "b'\\xff'", {"1": 2, "b'k'": 3}]
-    assert read["extra"]["loss"] == "NaN"
-
-
-def test_lone_surrogates_are_written_by_both_formats() -> None:
+def test_a_lone_surrogate_is_written() -> None:
     """File names that are no UTF-8 come as lone surrogates; output may neither fail on them nor drop the record."""
     found = entry(message="name \udcff")
-    assert "\\udcff" in JsonRenderer().entries([found])
-    assert json.loads(JsonRenderer().entries([found]))["message"] == "name \udcff"
     assert b"name \\udcff\n" in text(found).encode("utf-8", "backslashreplace")

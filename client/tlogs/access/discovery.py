@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from tlogs_shared.protocol.endpoint import Endpoint
 from tlogs_shared.protocol.notice import FILE_NAME, Notice
 from tlogs_shared.protocol.secret import parse_secret
 
-__all__ = ["Address", "find_address", "find_live", "live_notices"]
+__all__ = ["Address", "find_address", "find_live", "is_path", "live_notices"]
 
 LIVE: Final = "live"
 """The source of an address that nobody gave: the directory of this user's live collectors."""
@@ -51,9 +52,8 @@ def find_address(
     text = given or environ.get("TLOGS_COLLECTOR")
     if not text:
         return None
-    path = Path(text)
-    if path.is_dir() or text.endswith(".json") or ("/" in text and "://" not in text):
-        return _with_secret(_read_notice(path, source), source, environ, secret_file, secret)
+    if is_path(text):
+        return _with_secret(_read_notice(Path(text), source), source, environ, secret_file, secret)
     endpoint = Endpoint.parse(text, source=source)
     found, where = _given_secret(environ, secret_file, secret)
     directory = pid = None
@@ -63,6 +63,11 @@ def find_address(
         if found is None and notice.secret is not None:
             found, where = notice.secret.encode(), "the collector's own file"
     return Address(endpoint, found, source, where, directory, pid)
+
+
+def is_path(text: str) -> bool:
+    """Whether a collector's name is the path of a directory or a `collector.json`, rather than an endpoint."""
+    return "://" not in text and ("/" in text or text.endswith(".json") or os.path.isdir(text))
 
 
 def _notice_of(endpoint: Endpoint, notices: Sequence[Notice]) -> Notice | None:

@@ -12,6 +12,7 @@ from typing import Any, Final
 from tlogs_collector.hub.actions import Action, Control, Send
 from tlogs_collector.hub.peer import Peer
 from tlogs_collector.hub.run import Run
+from tlogs_collector.hub.runs import Runs
 from tlogs_shared.errors import MessageError
 from tlogs_shared.protocol.clock import Moment
 from tlogs_shared.protocol.lease import Lease
@@ -50,6 +51,7 @@ class _Awaited:
 class Changes:
     """The changes that were asked for and have not been reported yet."""
 
+    runs: Runs
     _awaited: list[_Awaited] = field(default_factory=list)
     _once: dict[tuple[str, str], _Awaited] = field(default_factory=dict)
 
@@ -143,14 +145,18 @@ class Changes:
         return actions
 
     def tick(self, now: Moment) -> list[Action]:
-        """Report changes whose time for answers is over."""
+        """Report changes whose deadline has passed, and end leases."""
         actions: list[Action] = []
         for awaited in list(self._awaited):
             if awaited.deadline_s <= now.s:
                 actions += self._report(awaited, now)
+        for run in self.runs.by_name.values():
+            if ended := run.expire(now):
+                ends = [lease.revision for lease in ended]
+                actions.append(Control(run.name, {"time_ns": now.ns, "event": "expired", "ends": ends}))
         return actions
 
-    def is_awaiting(self, connection: bytes) -> bool:
+    def is_awaited_by(self, connection: bytes) -> bool:
         """Whether a report is on its way to this operator."""
         return any(connection == asker for awaited in self._awaited for asker, _ in awaited.askers)
 

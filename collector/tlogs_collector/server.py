@@ -104,7 +104,7 @@ class Server:
             self._tick(drained)
             if not drained:
                 continue
-            followed = bool(self._hub.desk.followers)
+            followed = bool(self._hub.followers.by_connection)
             poller.poll(int(1000 * (FOLLOWED_TICK_S if followed else TICK_S)))
             try:
                 os.read(self._wake_out, 4096)
@@ -141,11 +141,11 @@ class Server:
         deadline = time.monotonic() + FAREWELL_S
         self._heard_s = time.monotonic()
         while (now := moment()).s < deadline:
-            followers = list(self._hub.desk.followers)
+            followers = list(self._hub.followers.by_connection)
             speechless = now.s - self._heard_s > SPEECHLESS_S
             if not is_printing() and (not followers or speechless):
                 return
-            self._carry_out(self._hub.desk.tick(now), now)
+            self._carry_out(self._hub.tick_operators(now), now)
             for connection in followers:
                 self._send(connection, News("", 0, 0, 0, live=False, closing=True))
             self._socket.poll(int(1000 * FOLLOWED_TICK_S))
@@ -302,12 +302,12 @@ class Server:
     def _tick(self, drained: bool) -> None:
         """Look at the time: operators' deadlines and news always, who is late only once all messages are read."""
         now = moment()
-        interval = FOLLOWED_TICK_S if self._hub.desk.followers else TICK_S
+        interval = FOLLOWED_TICK_S if self._hub.followers.by_connection else TICK_S
         if now.s - self._ticked_s < interval:
             return
         self._ticked_s = now.s
         if not drained:
-            self._carry_out(self._hub.desk.tick(now), now)
+            self._carry_out(self._hub.tick_operators(now), now)
             return
         self._carry_out(self._hub.tick(now), now)
         if now.s - self._retried_s >= RETRY_S:

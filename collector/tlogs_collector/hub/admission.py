@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -127,17 +127,22 @@ class Admission:
             actions.append(Say(f"not listening to a connection any more: {text}"))
         return actions
 
+    def part(self, connection: bytes) -> None:
+        """The stream that spoke over this connection does not any more; the connection stays."""
+        if (known := self.connections.get(connection)) is not None:
+            known.part()
+
     def forget(self, connection: bytes) -> Connection | None:
         """The connection is gone."""
         self._half_open.pop(connection, None)
         return self.connections.pop(connection, None)
 
-    def stale(self, now_s: float, awaited: Container[bytes]) -> list[bytes]:
-        """Who has been silent for too long; a stream's sender is not, nor who waits for us (*awaited*)."""
+    def stale(self, now_s: float, is_waiting: Callable[[bytes], bool]) -> list[bytes]:
+        """The connections that have been silent for too long, but for senders of streams and those that wait for us."""
         found = []
         for connection, known in self.connections.items():
             if known.admitted and not known.is_deaf:
-                if known.peer is None and connection not in awaited and now_s - known.heard_s > IDLE_S:
+                if known.peer is None and now_s - known.heard_s > IDLE_S and not is_waiting(connection):
                     found.append(connection)
             elif now_s - known.heard_s > PROOF_S:
                 self.rejected += not known.faults  # faults were counted when they happened

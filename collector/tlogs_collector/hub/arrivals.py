@@ -1,13 +1,15 @@
-"""Streams that say hello: which run and attempt they belong to, and where they are to go on. Pure, as the hub is."""
+"""Streams that say hello: which run and attempt they belong to, and the number from which they go on. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from tlogs_collector.hub.actions import Action, Control, OpenRun, PutStream, Say, Send
-from tlogs_collector.hub.admission import Connection
+from tlogs_collector.hub.admission import Admission, Connection
+from tlogs_collector.hub.departures import Departures
+from tlogs_collector.hub.pacing import Pacing
 from tlogs_collector.hub.peer import Peer
 from tlogs_collector.hub.run import Run
 from tlogs_collector.hub.runs import Runs
@@ -15,14 +17,11 @@ from tlogs_shared.origin import RUN_NAME, Origin, StreamInfo
 from tlogs_shared.protocol.clock import Moment
 from tlogs_shared.protocol.messages import Hello, Refused, Welcome
 
-if TYPE_CHECKING:
-    from tlogs_collector.hub.hub import Hub
-
 __all__ = ["Arrivals", "Stored"]
 
 
 class Stored(Protocol):
-    """What the store knows of a stream of a run that is continued."""
+    """A stream of a continued run, as the store knows it."""
 
     @property
     def info(self) -> StreamInfo:
@@ -41,22 +40,27 @@ class Stored(Protocol):
 class Arrivals:
     """The hellos of this collector; those whose run is not open yet wait."""
 
-    hub: Hub
     runs: Runs
+    admission: Admission
+    departures: Departures
+    pacing: Pacing
+    closing: bool = False
+    """Whether new streams are refused, since the daemon is about to end."""
     _waiting: dict[str, dict[bytes, Hello]] = field(default_factory=dict)
 
     @property
     def is_empty(self) -> bool:
-        """Whether nobody waits."""
+        """Whether no hello is waiting for its run to be opened."""
         return not self._waiting
 
     def hello(self, connection: bytes, hello: Hello, now: Moment) -> list[Action]:
         """Let a stream in; where its run is not open yet, it waits for that."""
-        if self.hub.closing and not hello.recovering and self.runs.find(hello.stream) is None:
+        if self.closing and not hello.recovering and self.runs.find(hello.stream) is None:
             return [Send(connection, Refused("closing", "the collector is about to end"))]
         name = hello.origin.run
         if name is not None and (RUN_NAME.fullmatch(name) is None or not name.strip(".")):
-            return self.hub.broken(connection, "run", f"{name!r:.140} cannot be the name of a run")
+            text = f"{name!r:.140} cannot be the name of a run"
+            return self.admission.broken(connection, "run", text, now.s)
         run = self.runs.choose(hello, now)
         if run.is_open:
             return self._join(connection, hello, run, now)
@@ -77,8 +81,8 @@ class Arrivals:
             peer = Peer(stream, name, stored.info, stored.watermark, stored.watermark, records=stored.records)
             peer.heard_s = now.s  # it gets the time of any peer to come back
             run.add(peer)
-            if peer.is_open and self.hub.is_alive(peer.info.origin) is False:
-                actions += self.hub.gone(run, peer, now)
+            if peer.is_open and self.runs.is_alive(peer.info.origin) is False:
+                actions += self.departures.gone(run, peer, now)
         for connection, hello in self._waiting.pop(name, {}).items():
             actions += self.hello(connection, hello, now)  # if another job's run was found, a new one begins
         return actions
@@ -91,7 +95,7 @@ class Arrivals:
         return [Say(f"run {name}: {why}"), *(Send(connection, refusal) for connection in waiting)]
 
     def _join(self, connection: bytes, hello: Hello, run: Run, now: Moment) -> list[Action]:
-        known = self.hub.admission.connections.get(connection)
+        known = self.admission.connections.get(connection)
         if known is None:
             return []  # it went away while the run was opened
         origin = replace(hello.origin, run=run.name)
@@ -119,15 +123,15 @@ class Arrivals:
         peer.heard_s, peer.recovering = now.s, hello.recovering
         if changed:
             actions += [PutStream(run.name, peer.stream, peer.info), *_resized(run, peer, now)]
-        self.hub.pace(run)
+        self.pacing.adjust(run)
         actions.append(Send(connection, self._welcome(run, peer, hello)))
         if not hello.recovering:
             actions.append(Send(connection, run.settings(now)))
         return actions
 
     def _connect(self, connection: bytes, known: Connection, peer: Peer) -> None:
-        """From here on the peer speaks over this connection, and over no other."""
-        before = None if peer.connection is None else self.hub.admission.connections.get(peer.connection)
+        """From here on the peer uses this connection, and no other."""
+        before = None if peer.connection is None else self.admission.connections.get(peer.connection)
         if before is not None:
             before.part()
         known.part()
@@ -139,20 +143,20 @@ class Arrivals:
             peer.info.attempt,
             peer.watermark,
             peer.stored,
-            self.hub.window(),
+            self.pacing.window(),
             run.period_s,
             run.age_s,
             hello.nonce,
-            self.hub.admission.own_proof(hello.nonce),
+            self.admission.own_proof(hello.nonce),
         )
 
     def _meet_rival(self, run: Run, stream: bytes, origin: Origin, now: Moment) -> list[Action]:
-        """Another stream with the same rank has ended without our noticing, or is another process that has it too."""
+        """End a stream that had the same rank and must be gone; if it may live, report that two processes have it."""
         rival = run.rival(stream, origin)
         if rival is None:
             return []
         if self.runs.has_made_way(rival, origin):
-            return self.hub.gone(run, rival, now)
+            return self.departures.gone(run, rival, now)
         old = rival.info.origin
         return [
             Say(
@@ -163,7 +167,7 @@ class Arrivals:
 
 
 def _resized(run: Run, peer: Peer, now: Moment) -> list[Action]:
-    """An elastic job that restarted with another world size: say of each lease which of its ranks there are not."""
+    """When an elastic job restarted with another world size, log which ranks of each lease do not exist any more."""
     origin = peer.info.origin
     size = origin.world_size
     if not peer.is_rank or origin.provisional or size is None or size == run.world_size:

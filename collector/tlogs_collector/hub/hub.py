@@ -1,27 +1,38 @@
-"""Every decision of the collector: who may speak, what is taken, what is answered. No socket, no clock, no disk.
+"""Every decision of the collector: who is admitted, what is stored, what is answered. No socket, no clock, no disk.
 
 Theory of operation
 -------------------
-Events come in (`handle`, `opened`, `stored`, `tick`, …), actions go out; the server carries them out and reports
-what came of them as further events. `Admission` decides who may speak, `Arrivals` which run a stream belongs to;
-operators are served at the `Desk`. A stream is a peer of a run for as long as the run is kept; it
-outlives its connections.
+Events come in (`handle`, `opened`, `stored`, `tick`, …), actions go out; the server carries them out and reports the
+outcome as further events. The hub itself handles what streams send; its parts, each knowing only those before it:
 
-A batch is acknowledged when the store says that it is safe, not when it is taken. What a message costs does not grow
-with the number of ranks.
+- `Admission`: connections, and the proof of the secret.
+- `Runs`: which run a stream belongs to, and which one an operator means.
+- `Changes`: leases, and the rounds of answers to them.
+- `Followers`: who is told about new records.
+- `Pacing`: how often ranks report and how much they may send.
+- `Departures`: streams that end.
+- `Arrivals`: streams that say hello.
+- `Questions`: operators.
+
+A stream is a peer of a run for as long as the run is kept; it outlives its connections. A batch is acknowledged when
+the store says that it is safe, not when it is taken. What a message costs does not grow with the number of ranks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import InitVar, dataclass, field
 from typing import Any, Final
 
-from tlogs_collector.hub.actions import Action, Append, PutStream, Recover, Say, Send
+from tlogs_collector.hub.actions import Action, Append, PutStream, Say, Send
 from tlogs_collector.hub.admission import Admission
 from tlogs_collector.hub.arrivals import Arrivals, Stored
+from tlogs_collector.hub.changes import Changes
+from tlogs_collector.hub.departures import Departures
+from tlogs_collector.hub.followers import Followers
+from tlogs_collector.hub.pacing import PERIOD_S, Pacing
 from tlogs_collector.hub.peer import Peer, Verdict
-from tlogs_collector.hub.questions import Desk
+from tlogs_collector.hub.questions import Questions
 from tlogs_collector.hub.run import Run
 from tlogs_collector.hub.runs import Known, Runs
 from tlogs_shared.origin import Origin
@@ -47,27 +58,11 @@ from tlogs_shared.storage.batch import Header
 
 __all__ = ["Hub", "Known"]
 
-MAX_WINDOW: Final = 4 * 1024 * 1024
-WINDOW_BUDGET: Final = 256 * 1024 * 1024
-"""What all ranks together may have on the way: the collector's memory is bounded by it."""
-
-MIN_WINDOW: Final = 64 * 1024
-
-BEATS_PER_S: Final = 500
-BATCHES_PER_S: Final = 5000
-"""Beyond so many a second the ranks are asked to speak less often; the collector keeps room for their records."""
-
-AGE_S: Final = 0.02
-PERIOD_S: Final = 1.0
-FOLLOWED_PERIOD_S: Final = 0.5
-FOLLOWED_PEERS: Final = 64
-"""Up to so many ranks heartbeats come faster while someone follows, so that merged output lags less."""
-
-WATCHES_PER_PERIOD: Final = 8
-"""Who is missing is looked for so often between two heartbeats; it takes a look at every stream."""
+LOOKS_PER_PERIOD: Final = 8
+"""How often, between two heartbeats, missing streams are looked for; each look visits every stream that may send."""
 
 SWEEP_S: Final = 5.0
-"""Connections that nobody uses are looked for so often."""
+"""Time between two searches for connections that nobody uses."""
 
 
 @dataclass(slots=True)
@@ -78,24 +73,40 @@ class Hub:
     a run; `is_alive` tells whether a process on this host lives (None where that cannot be known).
     """
 
-    secret: bytes | None
-    token: Callable[[int], bytes]
-    new_name: Callable[[], str]
-    is_alive: Callable[[Origin], bool | None]
+    secret: InitVar[bytes | None]
+    token: InitVar[Callable[[int], bytes]]
+    new_name: InitVar[Callable[[], str]]
+    is_alive: InitVar[Callable[[Origin], bool | None]]
     boot_id: str = ""
-    only_run: str | None = None
-    known: list[Known] = field(default_factory=list)
-    closing: bool = False
+    only_run: InitVar[str | None] = None
+    known: InitVar[Sequence[Known]] = ()
     admission: Admission = field(init=False)
-    desk: Desk = field(init=False)
+    changes: Changes = field(init=False)
+    followers: Followers = field(init=False)
+    pacing: Pacing = field(init=False)
+    departures: Departures = field(init=False)
     arrivals: Arrivals = field(init=False)
+    questions: Questions = field(init=False)
     _swept_s: float = 0.0
     _now_s: float = 0.0
 
-    def __post_init__(self) -> None:
-        self.admission = Admission(self.secret, self.token)
-        self.desk = Desk(self)
-        self.arrivals = Arrivals(self, Runs(self.new_name, self.is_alive, self.only_run, list(self.known)))
+    def __post_init__(
+        self,
+        secret: bytes | None,
+        token: Callable[[int], bytes],
+        new_name: Callable[[], str],
+        is_alive: Callable[[Origin], bool | None],
+        only_run: str | None,
+        known: Sequence[Known],
+    ) -> None:
+        runs = Runs(new_name, is_alive, only_run, list(known))
+        self.admission = Admission(secret, token)
+        self.changes = Changes(runs)
+        self.followers = Followers(runs)
+        self.pacing = Pacing(self.admission, self.followers)
+        self.departures = Departures(runs, self.admission, self.changes)
+        self.arrivals = Arrivals(runs, self.admission, self.departures, self.pacing)
+        self.questions = Questions(runs, self.admission, self.changes, self.followers)
 
     @property
     def runs(self) -> dict[str, Run]:
@@ -105,7 +116,7 @@ class Hub:
     # Messages.
 
     def handle(self, connection: bytes, message: Message, now: Moment) -> list[Action]:
-        """What a message asks for."""
+        """Handle a message from a connection."""
         self._now_s = now.s
         known = self.admission.connections.get(connection)
         if known is None:
@@ -124,7 +135,7 @@ class Hub:
                     return self._heartbeat(connection, peer, message, now)
                 case Applied():
                     peer.applied(message)
-                    return self.desk.changes.answered(peer, now)
+                    return self.changes.answered(peer, now)
                 case Bye():
                     return self._bye(connection, peer, message, now)
                 case _:
@@ -144,10 +155,10 @@ class Hub:
     def _admitted(self, connection: bytes, message: Hello | Ask | Change | Follow | Fetch, now: Moment) -> list[Action]:
         if isinstance(message, Hello):
             return self.arrivals.hello(connection, message, now)
-        return self.desk.handle(connection, message, now)
+        return self.questions.handle(connection, message, now)
 
     def broken(self, connection: bytes, code: str, text: str) -> list[Action]:
-        """This connection sent something that is no message: tell it, count it, and after some more be deaf to it."""
+        """A connection broke the protocol: refuse that, count it, and after a few of them ignore the connection."""
         return self.admission.broken(connection, code, text, self._now_s)
 
     def unreachable(self, connection: bytes) -> None:
@@ -155,7 +166,7 @@ class Hub:
         known = self.admission.forget(connection)
         if known is not None:
             known.part()
-        self.desk.forget(connection)
+        self.followers.forget(connection)
 
     def opened(
         self, name: str, streams: Mapping[bytes, Stored], control: Sequence[Mapping[str, Any]], now: Moment
@@ -164,10 +175,10 @@ class Hub:
         return self.arrivals.opened(name, streams, control, now)
 
     def unopened(self, name: str, why: str) -> list[Action]:
-        """The store could not open the run: those who wait are told."""
+        """The store could not open the run: tell the streams that wait for it."""
         return self.arrivals.unopened(name, why)
 
-    # Streams that speak.
+    # Streams.
 
     def _batch(self, connection: bytes, peer: Peer, message: Batch, now: Moment) -> list[Action]:
         header = message.header
@@ -183,7 +194,7 @@ class Hub:
                 taken = Append(peer.run, header, message.payload)
                 return [taken] if peer.info.lost == lost else [PutStream(peer.run, peer.stream, peer.info), taken]
             case Verdict.HAVE:
-                return [Send(connection, Ack(peer.stored, self.window()))]
+                return [Send(connection, Ack(peer.stored, self.pacing.window()))]
             case Verdict.REWIND:
                 return [Send(connection, Rewind(peer.watermark))]
             case Verdict.IGNORE:
@@ -201,25 +212,15 @@ class Hub:
         return actions
 
     def _bye(self, connection: bytes, peer: Peer, message: Bye, now: Moment) -> list[Action]:
-        peer.info = replace(peer.info, head=max(peer.info.head, message.head), dropped=dict(message.dropped))
-        ack = Send(connection, Ack(peer.stored, self.window()))
-        if message.head > peer.watermark:
-            # It could not wait for the rest, which lies in its outbox: once the process is gone, that is brought in.
-            return [ack]
-        self.runs[peer.run].end(peer, "recovered" if peer.recovering else "bye")
-        self._leave(connection)
-        return [PutStream(peer.run, peer.stream, peer.info), ack, *self.desk.changes.answered(peer, now)]
-
-    def _leave(self, connection: bytes) -> None:
-        if (known := self.admission.connections.get(connection)) is not None:
-            known.part()
+        ack = Send(connection, Ack(peer.stored, self.pacing.window()))
+        return [*self.departures.bye(peer, message, now), ack]
 
     # The store.
 
     def stored(self, watermarks: Mapping[tuple[str, bytes], int]) -> list[Action]:
-        """These streams are safe up to these numbers: acknowledge."""
+        """Acknowledge what the store has made safe: for each stream, all numbers below the given one."""
         actions: list[Action] = []
-        window = self.window()
+        window = self.pacing.window()
         for (run, stream), watermark in watermarks.items():
             peer = self.runs[run].peers[stream]
             peer.stored = max(peer.stored, watermark)
@@ -228,16 +229,16 @@ class Hub:
         return actions
 
     def unstored(self, run: str, header: Header, why: str) -> list[Action]:
-        """The store could not take a batch: acknowledge nothing more of this run until it can; the ranks keep all."""
+        """The store refused a batch: take it back; the ranks keep what is not acknowledged and send it again."""
         self.runs[run].peers[header.stream].untake(header)
         return [Say(f"run {run}: cannot store: {why}; the ranks keep their records and wait")]
 
     def stall(self, run: str, why: str) -> None:
-        """The store takes nothing of this run at present: drop what comes, unacknowledged."""
+        """The store refuses this run at present: discard its batches, unacknowledged."""
         self.runs[run].stalled = why
 
     def resume(self, run: str) -> list[Action]:
-        """The store takes batches again: everybody goes on from where it stands."""
+        """The store accepts this run again: every stream goes on from its watermark."""
         found = self.runs[run]
         found.stalled = ""
         actions: list[Action] = [Say(f"run {run}: storing again")]
@@ -248,7 +249,7 @@ class Hub:
         return actions
 
     def reopened(self, run: str, streams: Mapping[bytes, Stored]) -> list[Action]:
-        """After a failed sync the store has found out what it really has: go back to that."""
+        """After a failed sync the store has been read again: go back to what it really holds."""
         self.runs[run].taken += 1
         for peer in self.runs[run].peers.values():
             stored = streams.get(peer.stream)
@@ -258,65 +259,35 @@ class Hub:
     # Time.
 
     def tick(self, now: Moment) -> list[Action]:
-        """What the passing of time asks for; *now* must not be later than the last message that waits to be read."""
+        """Do what is due; *now* must not be later than the last message that waits to be read."""
         self._now_s = now.s
         actions: list[Action] = []
         for run in self.runs.values():
             if not run.live:
                 continue
-            period = self.pace(run)
-            if now.s >= run.watch_due_s:
-                run.watch_due_s = now.s + period / WATCHES_PER_PERIOD
-                actions += self._watch(run, max(period, PERIOD_S), now)
+            self.pacing.adjust(run)
+            if now.s >= run.look_due_s:
+                run.look_due_s = now.s + run.period_s / LOOKS_PER_PERIOD
+                actions += self.departures.look(run, max(run.period_s, PERIOD_S), now)
         if now.s - self._swept_s >= SWEEP_S:
             self._swept_s = now.s
-            for connection in self.admission.stale(now.s, self.desk):
+            for connection in self.admission.stale(now.s, self.questions.is_waiting):
                 self.unreachable(connection)
-        return actions + self.desk.tick(now)
+        return actions + self.tick_operators(now)
 
-    def _watch(self, run: Run, period_s: float, now: Moment) -> list[Action]:
-        """Look who is missing."""
-        actions: list[Action] = []
-        for peer in list(run.speaking.values()):
-            if now.s - peer.heard_s < period_s:
-                continue
-            if self.is_alive(peer.info.origin) is False or (peer.connection is None and peer.is_lost(now.s, period_s)):
-                actions += self.gone(run, peer, now)
-            elif peer.is_lost(now.s, period_s) and peer.connection is not None:
-                # It says hello if it can hear this; if nobody is connected there any more, sending fails and says so.
-                actions.append(Send(peer.connection, Stranger()))
-        return actions
-
-    def gone(self, run: Run, peer: Peer, now: Moment) -> list[Action]:
-        """This process has ended without a word; where it was on this host, bring in what it left."""
-        if peer.connection is not None:
-            self._leave(peer.connection)
-        run.end(peer, "gone")
-        actions: list[Action] = [PutStream(peer.run, peer.stream, peer.info)]
-        if peer.info.origin.outbox and self.is_alive(peer.info.origin) is False:
-            actions.append(Recover([peer.info.origin.outbox]))
-        return [*actions, *self.desk.changes.answered(peer, now)]
-
-    def pace(self, run: Run) -> float:
-        """Set how old a record may become before it is sent, and the time between heartbeats; the latter."""
-        followed = run.live <= FOLLOWED_PEERS and self.desk.is_followed(run.name)
-        run.age_s = max(AGE_S, run.live / BATCHES_PER_S)
-        run.period_s = max(FOLLOWED_PERIOD_S if followed else PERIOD_S, run.live / BEATS_PER_S)
-        return run.period_s
-
-    def window(self) -> int:
-        """How many bytes one stream may have on the way."""
-        return max(MIN_WINDOW, min(MAX_WINDOW, WINDOW_BUDGET // max(1, len(self.admission.connections))))
+    def tick_operators(self, now: Moment) -> list[Action]:
+        """The part of `tick` that may run while messages wait: what operators are to be told by now."""
+        return self.questions.tick(now)
 
     # The end.
 
     def stop(self) -> None:
-        """No new streams from here on; those that are here may finish."""
-        self.closing = True
+        """Refuse new streams from here on; those that are here may finish."""
+        self.arrivals.closing = True
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody is here who may still speak."""
+        """Whether no stream may still send anything."""
         return not any(run.is_live for run in self.runs.values()) and self.arrivals.is_empty
 
     def closing_lines(self) -> list[str]:

@@ -186,6 +186,6 @@ class Peer:
         """Whether heartbeats are missing."""
         return now_s - self.heard_s > LATE_PERIODS * max(period_s, MIN_PERIOD_S)
 
-    def is_lost(self, now_s: float, period_s: float) -> bool:
-        """Whether heartbeats are missing for so long that nobody is expected to come back soon."""
+    def is_gone(self, now_s: float, period_s: float) -> bool:
+        """Whether heartbeats have been missing for so long that it is not expected back."""
         return now_s - self.heard_s > GONE_PERIODS * max(period_s, MIN_PERIOD_S)

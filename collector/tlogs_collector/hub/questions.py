@@ -1,101 +1,70 @@
-"""The operators' side of the hub: questions, changes of levels, followers. Pure, as the hub is."""
+"""What operators ask: rows of runs and ranks, levels; changes, following and pages are handed on. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import Any
 
-from tlogs_collector.hub.actions import Action, Control, Read, Send, Tell
+from tlogs_collector.hub.actions import Action, Read, Send
+from tlogs_collector.hub.admission import Admission
 from tlogs_collector.hub.changes import Changes
+from tlogs_collector.hub.followers import Followers
 from tlogs_collector.hub.peer import Peer
 from tlogs_collector.hub.run import Run
+from tlogs_collector.hub.runs import Runs
 from tlogs_shared.protocol.clock import Moment
 from tlogs_shared.protocol.lease import Lease
 from tlogs_shared.protocol.messages import Ask, Change, Fetch, Follow, Report
 from tlogs_shared.rankset import RankSet
 
-if TYPE_CHECKING:
-    from tlogs_collector.hub.hub import Hub
-
-__all__ = ["Desk"]
-
-EVERY_RUN: Final = "*"
+__all__ = ["Questions"]
 
 
 @dataclass(slots=True)
-class Desk:
-    """Who asks, who follows, and what they were told."""
+class Questions:
+    """The operators' door to the hub."""
 
-    hub: Hub
-    changes: Changes = field(default_factory=Changes)
-    followers: dict[bytes, str | None] = field(default_factory=dict)
-    _told: dict[tuple[bytes, str], tuple[int, int, bool]] = field(default_factory=dict)
+    runs: Runs
+    admission: Admission
+    changes: Changes
+    followers: Followers
 
     def handle(self, connection: bytes, message: Ask | Change | Follow | Fetch, now: Moment) -> list[Action]:
-        """What an operator's message asks for."""
+        """Answer an operator's message."""
         match message:
             case Ask():
                 error, data = self._answer(message, now)
                 return [Send(connection, Report(message.number, error, data))]
             case Change():
-                run = self._choose_one(message.run)
+                run = self.runs.changeable(message.run)
                 if isinstance(run, str):
                     return [Send(connection, Report(message.number, run, None))]
                 return self.changes.ask(connection, message, run, now)
             case Follow():
-                self.followers[connection] = message.run
+                self.followers.add(connection, message.run)
                 return []
             case Fetch():
                 return [Read(connection, message)]
 
-    def forget(self, connection: bytes) -> None:
-        """This operator has gone."""
-        if connection in self.followers:
-            del self.followers[connection]
-            self._told = {key: told for key, told in self._told.items() if key[0] != connection}
-
-    def __contains__(self, connection: object) -> bool:
+    def is_waiting(self, connection: bytes) -> bool:
         """Whether this operator waits for something, and so may be silent."""
-        return isinstance(connection, bytes) and (connection in self.followers or self.changes.is_awaiting(connection))
+        return connection in self.followers.by_connection or self.changes.is_awaited_by(connection)
 
-    # Questions.
-
-    def _choose(self, name: str | None) -> Run | str:
-        """The run that is meant, or a sentence why none is."""
-        runs = self.hub.runs
-        if name is not None:
-            found = [run for run in runs.values() if run.name == name] or [
-                run for run in runs.values() if run.name.startswith(name)
-            ]
-            if len(found) == 1:
-                return found[0]
-            if found:
-                return f"several runs begin with {name!r}: {', '.join(run.name for run in found)}"
-            there = f"there {'are' if len(runs) > 1 else 'is'}: {', '.join(runs)}" if runs else "no run is live"
-            return f"no run {name!r} here; {there}"
-        if not runs:
-            return "no run has begun here yet"
-        live = [run for run in runs.values() if run.is_live]
-        return max(live or runs.values(), key=lambda run: run.created_ns)
-
-    def _choose_one(self, name: str | None) -> Run | str:
-        """The run that is to be changed: where several are live, it has to be named."""
-        live = [run.name for run in self.hub.runs.values() if run.is_live]
-        if name is None and len(live) > 1:
-            return f"several runs are live: {', '.join(live)}; choose one with --run"
-        return self._choose(name)
+    def tick(self, now: Moment) -> list[Action]:
+        """What operators are sent as time passes: reports whose deadline has passed, and news."""
+        return self.changes.tick(now) + self.followers.tick(now)
 
     def _answer(self, ask: Ask, now: Moment) -> tuple[str, Any]:
+        """An error or "", and the answer."""
         if ask.what == "hello":
             return "", {}
         if ask.what == "runs":
-            return "", [_run_row(run) for run in self.hub.runs.values()]
-        rejected = self.hub.admission.rejected
-        if ask.what == "ranks" and ask.run is None and not self.hub.runs:
+            return "", [_run_row(run) for run in self.runs.by_name.values()]
+        rejected = self.admission.rejected
+        if ask.what == "ranks" and ask.run is None and not self.runs.by_name:
             return "", {"run": None, "rows": [], "rejected": rejected}
-        run = self._choose(ask.run)
+        run = self.runs.named(ask.run)
         if isinstance(run, str):
             return run, None
         match ask.what:
@@ -106,45 +75,6 @@ class Desk:
                 return "", {"run": run.name, "leases": leases, "groups": _reports(run)}
             case _:
                 return f"this collector cannot answer {ask.what!r}", None
-
-    # Time.
-
-    def tick(self, now: Moment) -> list[Action]:
-        """Report changes whose time for answers is over, end leases, tell followers what is new."""
-        actions = self.changes.tick(now)
-        for run in self.hub.runs.values():
-            if ended := run.expire(now):
-                ends = [lease.revision for lease in ended]
-                actions.append(Control(run.name, {"time_ns": now.ns, "event": "expired", "ends": ends}))
-        news: dict[str, tuple[int, int, bool]] = {}
-        for connection, name in self.followers.items():
-            for run in self._followed(name):
-                if run.is_open:
-                    found = news[run.name] = news.get(run.name) or _news(run, now)
-                    actions += self._tell(connection, run.name, found)
-        return actions
-
-    def is_followed(self, run: str) -> bool:
-        """Whether somebody waits for records of *run*."""
-        return any(found.name == run for name in self.followers.values() for found in self._followed(name))
-
-    def _followed(self, name: str | None) -> Iterable[Run]:
-        if name == EVERY_RUN:
-            return self.hub.runs.values()
-        run = self._choose(name)
-        return [] if isinstance(run, str) else [run]
-
-    def _tell(self, connection: bytes, run: str, news: tuple[int, int, bool]) -> list[Action]:
-        if self._told.get((connection, run)) == news:
-            return []
-        self._told[connection, run] = news
-        return [Tell(connection, run, news[1], news[2])]
-
-
-def _news(run: Run, now: Moment) -> tuple[int, int, bool]:
-    """What a follower is told of a run: that more is stored, the time before which nothing is to come, if it lives."""
-    late = [peer for peer in run.speaking.values() if peer.is_late(now.s, run.period_s)]
-    return run.taken, run.horizon_ns(late), run.is_live
 
 
 def _run_row(run: Run) -> dict[str, Any]:

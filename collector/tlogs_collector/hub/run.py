@@ -41,7 +41,7 @@ class Run:
     """Whether the store has it open; hellos wait until then."""
     period_s: float = 1.0
     age_s: float = 0.02
-    watch_due_s: float = 0.0
+    look_due_s: float = 0.0
     stalled: str = ""
     """Why the store takes nothing at present, "" while it does."""
     taken: int = 0

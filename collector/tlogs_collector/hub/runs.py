@@ -1,4 +1,8 @@
-"""The runs of this collector, and which of them a stream belongs to: the README's "Runs", in code. Pure."""
+"""The runs of this collector, which of them a stream belongs to, and which one an operator means. Pure.
+
+A stream joins the run that it was in before, else the one that is named (``--run``, TLOGS_RUN), else the newest run
+with its key, unless that run is over or has its rank already; else a new run begins.
+"""
 
 from __future__ import annotations
 
@@ -40,6 +44,29 @@ class Runs:
     def find(self, stream: bytes) -> Peer | None:
         """The peer of a stream that was here before."""
         return next((run.peers[stream] for run in self.by_name.values() if stream in run.peers), None)
+
+    def named(self, name: str | None) -> Run | str:
+        """The run that an operator names or gives a prefix of (None: the newest, a live one first), else an error."""
+        runs = self.by_name.values()
+        if name is not None:
+            found = [run for run in runs if run.name == name] or [run for run in runs if run.name.startswith(name)]
+            if len(found) == 1:
+                return found[0]
+            if found:
+                return f"several runs begin with {name!r}: {', '.join(run.name for run in found)}"
+            there = f"there {'are' if len(runs) > 1 else 'is'}: {', '.join(self.by_name)}" if runs else "no run is live"
+            return f"no run {name!r} here; {there}"
+        if not runs:
+            return "no run has begun here yet"
+        live = [run for run in runs if run.is_live]
+        return max(live or runs, key=lambda run: run.created_ns)
+
+    def changeable(self, name: str | None) -> Run | str:
+        """As `named`, for what changes the run: where several are live, it has to be named."""
+        live = [run.name for run in self.by_name.values() if run.is_live]
+        if name is None and len(live) > 1:
+            return f"several runs are live: {', '.join(live)}; choose one with --run"
+        return self.named(name)
 
     def choose(self, hello: Hello, now: Moment) -> Run:
         """The run that a stream belongs to; it may have to be opened yet."""

@@ -205,11 +205,3 @@ def test_without_a_secret_everybody_is_let_in(stage: Stage) -> None:
     [welcome, _] = rank.hello()
     assert isinstance(welcome, m.Welcome)
     assert (welcome.nonce, welcome.proof) == (b"nonce", b"")
-
-
-@pytest.mark.parametrize(("connections", "window"), [(1, 4 << 20), (64, 4 << 20), (128, 2 << 20), (9000, 64 << 10)])
-def test_the_window_shrinks_with_the_number_of_connections(stage: Stage, connections: int, window: int) -> None:
-    """What all ranks together may have on the way is bounded."""
-    for number in range(connections):
-        stage.say(b"%d" % number, m.Ask(1, "hello"))
-    assert stage.hub.window() == window

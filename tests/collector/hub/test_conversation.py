@@ -25,6 +25,9 @@ from tlogs_shared.storage.batch import Header, seal
 STREAM = b"s" * 16
 SECRET = b"a secret of this test"
 
+LONGEST_DELAY_S = 60.0
+"""What the network has not delivered by then is lost: a collector that answers a hello from longer ago is not one."""
+
 
 @dataclass
 class Supply:
@@ -73,8 +76,8 @@ class Conversation(RuleBasedStateMachine):
         self.laid: Sequence[Lease] = ()
         self.hub = self.new_hub([])
         self.connection = b"c0"
-        self.to_hub: deque[tuple[bytes, list[bytes]]] = deque()
-        self.to_link: deque[tuple[bytes, list[bytes]]] = deque()
+        self.to_hub: deque[tuple[bytes, list[bytes], float]] = deque()
+        self.to_link: deque[tuple[bytes, list[bytes], float]] = deque()
         self.reports: list[Report] = []
         self.freed = 0
 
@@ -90,7 +93,7 @@ class Conversation(RuleBasedStateMachine):
         for action in actions:
             match action:
                 case Send(message):
-                    self.to_hub.append((self.connection, wire.encode(message)))
+                    self.to_hub.append((self.connection, wire.encode(message), self.now.s))
                 case GoBack(watermark):
                     self.supply.handed = watermark
                 case Free(stored):
@@ -112,7 +115,7 @@ class Conversation(RuleBasedStateMachine):
                         self.reports.append(message)
                 case do.Send(connection, message):
                     if connection == self.connection:
-                        self.to_link.append((connection, wire.encode(message)))
+                        self.to_link.append((connection, wire.encode(message), self.now.s))
                     else:
                         self.hub.unreachable(connection)
                 case do.OpenRun(name, _):
@@ -141,13 +144,15 @@ class Conversation(RuleBasedStateMachine):
     def send(self, most: int) -> None:
         if self.link.room > 0 and (batch := self.supply.cut(most)) is not None:
             self.link.sent(batch.header.end, batch.header.size, self.now)
-            self.to_hub.append((self.connection, wire.encode(batch)))
+            self.to_hub.append((self.connection, wire.encode(batch), self.now.s))
 
     def deliver(self, to_hub: bool) -> None:
         queue = self.to_hub if to_hub else self.to_link
         if not queue:
             return
-        connection, frames = queue.popleft()
+        connection, frames, sent_s = queue.popleft()
+        if self.now.s - sent_s > LONGEST_DELAY_S:
+            return
         if to_hub:
             self.hub_does(self.hub.handle(connection, wire.decode(frames), self.now))
         elif connection == self.connection:
@@ -197,7 +202,9 @@ class Conversation(RuleBasedStateMachine):
         """The connection breaks: some of what was under way still arrives under the new one's name."""
         self.connection = b"c%d" % (next(self.connections) + 1)
         self.to_link.clear()
-        self.to_hub = deque((self.connection, frames) for _, frames in list(self.to_hub)[-kept:] if kept)
+        self.to_hub = deque(
+            (self.connection, frames, sent_s) for _, frames, sent_s in list(self.to_hub)[-kept:] if kept
+        )
 
     @rule(seconds=st.floats(0.05, 20.0))
     def wait(self, seconds: float) -> None:

@@ -30,10 +30,10 @@ def test_batches_are_taken_in_order_and_acknowledged_when_the_store_says_so(stag
     assert rank.log(0, 5) == rank.log(5, 3) == []
     assert appended(stage) == [(0, 5), (5, 3)]
     stage.carry_out(stage.hub.stored({("made-up-1", rank.stream): 8}))
-    assert stage.heard(rank.connection) == [m.Ack(8, stage.hub.window())]
+    assert stage.heard(rank.connection) == [m.Ack(8, stage.hub.pacing.window())]
     stage.carry_out(stage.hub.stored({("made-up-1", rank.stream): 5}))
-    assert stage.heard(rank.connection) == [m.Ack(8, stage.hub.window())], "what is safe stays safe"
-    assert rank.log(0, 5) == [m.Ack(8, stage.hub.window())]
+    assert stage.heard(rank.connection) == [m.Ack(8, stage.hub.pacing.window())], "what is safe stays safe"
+    assert rank.log(0, 5) == [m.Ack(8, stage.hub.pacing.window())]
     assert rank.log(9, 2) == [m.Rewind(8)]
     assert rank.log(11, 2) == []
     assert appended(stage) == []
@@ -156,26 +156,6 @@ def test_settings_are_sent_until_they_are_in_force_and_answered(stage: Stage) ->
     assert sent == [[m.Beat, m.Settings], [m.Beat], [m.Beat, m.Settings]]
 
 
-@pytest.mark.parametrize(
-    ("ranks", "followed", "period_s", "age_s"),
-    [(1, False, 1.0, 0.02), (2, True, 0.5, 0.02), (70, True, 1.0, 0.02), (600, False, 1.2, 0.12)],
-)
-def test_the_pace_follows_the_size_of_the_job_and_whether_someone_watches(
-    stage: Stage, ranks: int, followed: bool, period_s: float, age_s: float
-) -> None:
-    found = stage.ranks(ranks)
-    if followed:
-        stage.say(b"follower", m.Ask(1, "hello"))
-        stage.say(b"follower", m.Follow(None))
-    stage.wait(0.01)
-    beat = found[0].beat()[0]
-    assert isinstance(beat, m.Beat)
-    assert (beat.period_s, beat.age_s) == (period_s, age_s)
-
-
-# Life.
-
-
 def test_a_rank_is_late_then_gone_then_back(stage: Stage) -> None:
     """On another host nothing but its silence and its connection tells."""
     [rank] = stage.ranks(1)
@@ -228,7 +208,7 @@ def test_a_live_process_of_this_host_is_not_gone_while_it_is_connected(stage: St
 def test_a_rank_that_says_bye_is_done(stage: Stage) -> None:
     [rank] = stage.ranks(1)
     rank.log(0, 5)
-    assert rank.bye() == [m.Ack(0, stage.hub.window())]
+    assert rank.bye() == [m.Ack(0, stage.hub.pacing.window())]
     assert (state_of(rank), stage.hub.is_idle) == ("done", True)
     assert stage.took(do.PutStream)[-1].info.end == "bye"
     assert rank.beat() == [m.Stranger()]
@@ -239,7 +219,7 @@ def test_a_rank_that_says_bye_is_done(stage: Stage) -> None:
 def test_a_rank_that_leaves_before_everything_was_taken_left_the_rest_in_its_outbox(stage: Stage) -> None:
     [rank] = stage.ranks(1, outbox="/tmp/box")
     rank.log(0, 5)
-    assert rank.bye(9) == [m.Ack(0, stage.hub.window())]
+    assert rank.bye(9) == [m.Ack(0, stage.hub.pacing.window())]
     assert state_of(rank) == "live"
     stage.alive[rank.origin.pid] = False
     stage.wait(1.5)

@@ -1,0 +1,60 @@
+"""Streams that end: with a bye, or found gone. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from tlogs_collector.hub.actions import Action, PutStream, Recover, Send
+from tlogs_collector.hub.admission import Admission
+from tlogs_collector.hub.changes import Changes
+from tlogs_collector.hub.peer import Peer
+from tlogs_collector.hub.run import Run
+from tlogs_collector.hub.runs import Runs
+from tlogs_shared.protocol.clock import Moment
+from tlogs_shared.protocol.messages import Bye, Stranger
+
+__all__ = ["Departures"]
+
+
+@dataclass(slots=True)
+class Departures:
+    """How streams of this collector end."""
+
+    runs: Runs
+    admission: Admission
+    changes: Changes
+
+    def bye(self, peer: Peer, message: Bye, now: Moment) -> list[Action]:
+        """A stream says that it ends."""
+        peer.info = replace(peer.info, head=max(peer.info.head, message.head), dropped=dict(message.dropped))
+        if message.head > peer.watermark:
+            return []  # it could not wait: once its process is gone, the rest is brought in from the outbox
+        return self._end(self.runs.by_name[peer.run], peer, "recovered" if peer.recovering else "bye", now)
+
+    def gone(self, run: Run, peer: Peer, now: Moment) -> list[Action]:
+        """A process has ended without a bye; if it was on this host, its outbox is brought in."""
+        actions = self._end(run, peer, "gone", now)
+        origin = peer.info.origin
+        if origin.outbox and self.runs.is_alive(origin) is False:
+            actions.append(Recover([origin.outbox]))
+        return actions
+
+    def _end(self, run: Run, peer: Peer, how: str, now: Moment) -> list[Action]:
+        if peer.connection is not None:
+            self.admission.part(peer.connection)
+        run.end(peer, how)
+        return [PutStream(run.name, peer.stream, peer.info), *self.changes.answered(peer, now)]
+
+    def look(self, run: Run, period_s: float, now: Moment) -> list[Action]:
+        """Find the streams of *run* that have been silent for more than a period and are gone."""
+        actions: list[Action] = []
+        for peer in list(run.speaking.values()):
+            if now.s - peer.heard_s < period_s:
+                continue
+            is_gone = peer.is_gone(now.s, period_s)
+            if self.runs.is_alive(peer.info.origin) is False or (is_gone and peer.connection is None):
+                actions += self.gone(run, peer, now)
+            elif is_gone and peer.connection is not None:
+                # It says hello if it receives this; if nobody is connected there any more, sending fails and says so.
+                actions.append(Send(peer.connection, Stranger()))
+        return actions

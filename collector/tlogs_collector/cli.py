@@ -183,7 +183,8 @@ def serve(options: Options) -> None:
         ConfigError: it cannot begin; the text says what to do.
     """
     raise_file_limit()
-    listener = Listener(options.listen, options.secret, asked=options.listen_asked)
+    listener = Listener(options.listen, options.secret, os.environ, asked=options.listen_asked)
+    instance = secrets.token_hex(8)
     store = LocalStore(
         options.directory, max_bytes=options.max_bytes, keep_free=options.keep_free, retain_s=options.retain_s
     )
@@ -199,6 +200,8 @@ def serve(options: Options) -> None:
             boot_id=boot_id(),
             directory=str(options.directory),
             version=__version__,
+            socket=listener.path,
+            instance=instance,
         ),
         os.environ,
     )
@@ -209,11 +212,10 @@ def serve(options: Options) -> None:
 
     left = left_open(options.directory)
     hub = Hub(
-        secret=options.secret,
-        token=secrets.token_bytes,
         new_name=lambda: f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}",
         is_alive=is_alive,
         boot_id=here,
+        instance=instance,
         only_run=options.run,
         known=left,
     )

@@ -19,7 +19,7 @@ from tlogs_collector.syncer import Syncer
 from tlogs_shared.errors import MessageError, StoreError
 from tlogs_shared.protocol import wire
 from tlogs_shared.protocol.clock import Moment
-from tlogs_shared.protocol.messages import Ask, Fetch, Follow, Message, News, Page, Proof, Report
+from tlogs_shared.protocol.messages import Ask, Fetch, Follow, Message, News, Page, Report
 from tlogs_shared.storage.index_page import pack_index
 from tlogs_shared.storage.position import Position
 
@@ -63,7 +63,10 @@ class Server:
     def __init__(
         self, listener: Listener, store: Store, hub: Hub, edges: Edges, *, grace_s: float, wait_for_sync: bool
     ) -> None:
-        self._socket = listener.socket
+        self._listener = listener
+        self._poller = zmq.Poller()
+        for socket in listener.sockets.values():
+            self._poller.register(socket, zmq.POLLIN)
         self._store = store
         self._hub = hub
         self._edges = edges
@@ -94,10 +97,8 @@ class Server:
 
     def run(self) -> None:
         """Serve until stopped; afterwards everything that was taken is synced and acknowledged."""
-        poller = zmq.Poller()
-        poller.register(self._socket, zmq.POLLIN)
-        poller.register(self._syncer.ready, zmq.POLLIN)
-        poller.register(self._wake_out, zmq.POLLIN)
+        self._poller.register(self._syncer.ready, zmq.POLLIN)
+        self._poller.register(self._wake_out, zmq.POLLIN)
         while not self._is_done():
             drained = self._drain()
             self._acknowledge()
@@ -105,7 +106,7 @@ class Server:
             if not drained:
                 continue
             followed = bool(self._hub.followers.by_connection)
-            poller.poll(int(1000 * (FOLLOWED_TICK_S if followed else TICK_S)))
+            self._poller.poll(int(1000 * (FOLLOWED_TICK_S if followed else TICK_S)))
             try:
                 os.read(self._wake_out, 4096)
             except BlockingIOError:
@@ -127,6 +128,8 @@ class Server:
 
     def _finish(self) -> None:
         self._drain()
+        self._poller.unregister(self._syncer.ready)
+        self._poller.unregister(self._wake_out)
         self._syncer.stop()
         try:
             self._store.sync()
@@ -148,7 +151,7 @@ class Server:
             self._carry_out(self._hub.tick_operators(now), now)
             for connection in followers:
                 self._send(connection, News("", 0, 0, 0, live=False, closing=True))
-            self._socket.poll(int(1000 * FOLLOWED_TICK_S))
+            self._poller.poll(int(1000 * FOLLOWED_TICK_S))
             self._drain()
 
     def close_runs(self) -> None:
@@ -168,17 +171,17 @@ class Server:
 
     def _drain(self) -> bool:
         """Handle queued messages; return True once the socket is drained."""
-        receive, hub = self._socket.recv_multipart, self._hub
+        hub = self._hub
         for _ in range(MESSAGES_A_TURN):
-            try:
-                connection, *frames = receive(zmq.NOBLOCK)
-            except zmq.Again:
+            received = self._listener.receive()
+            if received is None:
                 return True
+            connection, frame = received
             now = moment()
             try:
-                message = wire.decode(frames)
+                message = wire.decode(frame)
                 if self._is_over:
-                    if not isinstance(message, Ask | Follow | Fetch | Proof):
+                    if not isinstance(message, Ask | Follow | Fetch):
                         continue  # what a rank has to say it says to the next daemon
                     self._heard_s = now.s
             except wire.VersionError as error:
@@ -221,13 +224,7 @@ class Server:
                     self._say(text)
 
     def _send(self, connection: bytes, message: Message) -> None:
-        try:
-            self._socket.send_multipart([connection, *wire.encode(message)], zmq.NOBLOCK)
-        except zmq.Again:
-            pass  # it does not read: what it missed is said again with the next heartbeat
-        except zmq.ZMQError as error:
-            if error.errno != zmq.EHOSTUNREACH:
-                raise
+        if not self._listener.send(connection, wire.encode(message)):
             self._hub.unreachable(connection)
 
     def _page(self, fetch: Fetch) -> Message:

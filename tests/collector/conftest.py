@@ -36,7 +36,7 @@ class Stage:
     """A hub whose actions are carried out in memory; messages to a connection wait in `sent`."""
 
     def __init__(
-        self, *, secret: bytes | None = None, known: Sequence[Known] = (), only_run: str | None = None
+        self, *, known: Sequence[Known] = (), only_run: str | None = None
     ) -> None:
         self.now = Moment(1000.0, 10**18)
         self.alive: dict[int, bool] = {}
@@ -49,13 +49,11 @@ class Stage:
         """Runs that the store cannot open."""
         self.pids = itertools.count(1000)
         names = (f"made-up-{number}" for number in itertools.count(1))
-        tokens = itertools.count(1)
         self.hub = Hub(
-            secret,
-            lambda size: next(tokens).to_bytes(size, "big"),
             lambda: next(names),
             lambda origin: self.alive.get(origin.pid),
             boot_id="here",
+            instance="this life",
             only_run=only_run,
             known=list(known),
         )
@@ -117,8 +115,7 @@ class Stage:
     def operator(self, name: bytes = b"operator") -> Callable[..., Any]:
         """Somebody who asks; returns what the report says, or None while it is awaited."""
         numbers = itertools.count(1)
-        self.say(name, m.Ask(0, "hello", b"n"))
-        self.hub.admission.connections[name].admitted = True
+        self.say(name, m.Ask(0, "hello"))
 
         def ask(message: Callable[[int], m.Message]) -> Any:
             return next(
@@ -154,25 +151,32 @@ class Rank:
         """Say hello, with something changed in the origin."""
         self.origin = replace(self.origin, **origin)
         self.head = max(self.head, first)
-        return self.say(m.Hello(self.stream, self.origin, self.head, first, b"nonce", recovering))
+        return self.say(m.Hello(self.stream, self.origin, self.head, first, recovering))
 
     def log(self, first: int, count: int, *, recovered: bool = False, stream: bytes | None = None) -> list[m.Message]:
         """Send a batch."""
         self.head = max(self.head, first + count)
         return self.say(m.Batch(*batch(stream or self.stream, first, count, recovered)))
 
-    def beat(self, revision: int = 0, **changed: Any) -> list[m.Message]:
+    def pulse(self, revision: int = 0, **changed: Any) -> m.Pulse:
+        """Its row in a heartbeat."""
+        return m.Pulse(self.stream, self.head, 0, revision, {}, None)._replace(**changed)
+
+    def beat(
+        self, revision: int = 0, *, offset_ns: int | None = None, bound_ns: int | None = None, **changed: Any
+    ) -> list[m.Message]:
         """Send a heartbeat."""
-        return self.say(replace(m.Heartbeat(self.head, 0, revision, self.stage.now.ns), **changed))
+        row = self.pulse(revision, **changed)
+        return self.say(m.Heartbeat(self.stage.now.ns, offset_ns, bound_ns, [row]))
 
     def answer(self, revision: int, kind: str = "applied", reason: str = "", **report: Any) -> list[m.Message]:
         """Say what became of the settings of this revision, whose newest lease it is."""
         self.answers[revision] = (kind, reason)
-        return self.say(m.Applied(revision, dict(self.answers), pack_plain(report)))
+        return self.say(m.Applied([m.AppliedRow([self.stream], revision, dict(self.answers), pack_plain(report))]))
 
     def bye(self, head: int | None = None) -> list[m.Message]:
         """Say bye."""
-        return self.say(m.Bye(self.head if head is None else head))
+        return self.say(m.Bye(self.stream, self.head if head is None else head))
 
 
 def batch(stream: bytes, first: int, count: int, recovered: bool = False) -> tuple[Header, bytes]:
@@ -191,5 +195,5 @@ def lay(number: int, run: str | None = None, timeout_s: float = 5.0, once: str =
 
 @pytest.fixture
 def stage() -> Stage:
-    """A hub that asks for no secret."""
+    """A hub."""
     return Stage()

@@ -4,17 +4,13 @@ The name is a hash of all that must not meet: another kernel (hosts may share a 
 namespace, another version of what is said, another collector, another job. Not the run: its key differs between the
 ranks of one job.
 
-The directory is private to the user, and sockets in it are bound and dialled through a descriptor of it, because a
-socket's path has 107 bytes at most.
+The directory is private to the user (`tlogs_shared.unix_socket`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import stat
-import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,14 +19,12 @@ from typing import Final
 
 from tlogs.access.agent_messages import VERSION
 from tlogs.access.discovery import is_path
+from tlogs_shared.unix_socket import open_private, short_path, socket_directories
 
-__all__ = ["Place", "find_place", "job_life", "open_private", "reach", "socket_directories"]
+__all__ = ["Place", "find_place", "job_life", "reach"]
 
 PREFIX: Final = "a-"
 LOCK_SUFFIX: Final = ".lock"
-
-MAX_PATH_BYTES: Final = 103 if sys.platform == "darwin" else 107
-"""Of a socket's path, as the kernel takes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,32 +83,6 @@ def _namespace(kind: str) -> str:
         return ""
 
 
-def socket_directories(environ: Mapping[str, str]) -> Iterator[str]:
-    """The directories in which this user's sockets lie, best first, made where their parent is there."""
-    runtime = environ.get("XDG_RUNTIME_DIR")
-    if runtime and os.path.isdir(runtime):
-        yield os.path.join(runtime, "tlogs")
-    yield os.path.join(tempfile.gettempdir(), f"tlogs-{os.getuid()}")
-
-
-def open_private(directory: str) -> int:
-    """A descriptor of *directory*, which is made where it is missing.
-
-    Raises:
-        OSError: it cannot be made, is a link, is somebody else's, or others may write into it.
-    """
-    try:
-        os.mkdir(directory, 0o700)
-    except FileExistsError:
-        pass
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    found = os.fstat(fd)
-    if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
-        os.close(fd)
-        raise PermissionError(f"{directory}: expected a directory of this user's alone (mode 0700)")
-    return fd
-
-
 @contextmanager
 def reach(place: Place) -> Iterator[str]:
     """A path to the socket that is short enough for the kernel, for as long as the context lasts.
@@ -124,11 +92,6 @@ def reach(place: Place) -> Iterator[str]:
     """
     fd = open_private(place.directory)
     try:
-        if os.path.isdir(f"/proc/self/fd/{fd}"):
-            yield f"/proc/self/fd/{fd}/{place.name}"
-        elif len(os.fsencode(place.path)) <= MAX_PATH_BYTES:
-            yield place.path
-        else:
-            raise OSError(f"{place.path}: too long for a socket")
+        yield short_path(place.directory, fd, place.name)
     finally:
         os.close(fd)

@@ -23,7 +23,8 @@ from importlib.util import find_spec
 from time import monotonic, sleep, time
 from typing import Any, Final
 
-from tlogs.access.agent_place import LOCK_SUFFIX, Place, find_place, open_private, reach
+from tlogs.access.agent_place import LOCK_SUFFIX, Place, find_place, reach
+from tlogs_shared.unix_socket import open_private
 
 __all__ = ["LISTENER_FD", "connect", "listen", "may_start"]
 

@@ -12,28 +12,23 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-import zmq
-
 from tlogs.access.discovery import Address
-from tlogs.access.transport import dial, why_unheard
+from tlogs.access.transport import Transport, why_unheard
 from tlogs_shared.errors import AccessDenied, CollectorUnavailable, MessageError, ProtocolError, RequestRefused
 from tlogs_shared.protocol import wire
 from tlogs_shared.protocol.lease import Lease
 from tlogs_shared.protocol.messages import (
     Ask,
-    Challenge,
     Change,
     Fetch,
     Follow,
     Message,
     News,
     Page,
-    Proof,
     Refused,
     Report,
     Stranger,
 )
-from tlogs_shared.protocol.secret import NONCE_BYTES, is_proof, prove
 from tlogs_shared.storage.batch import Header
 from tlogs_shared.storage.index_page import unpack_index
 from tlogs_shared.storage.position import Position
@@ -60,7 +55,7 @@ class Operator:
     """A connection to a collector; a context manager that closes it."""
 
     def __init__(self, address: Address, *, timeout: float = ANSWER_S) -> None:
-        """Connect and prove the secret.
+        """Connect.
 
         Raises:
             CollectorUnavailable: nobody answers there within *timeout* seconds.
@@ -69,17 +64,9 @@ class Operator:
         self.address = address
         self._timeout = timeout
         self._number = 0
-        self._nonce = b""
         self._news: list[News] = []
         self._following: str | bool | None = False
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
-        try:
-            self._socket = dial(self._context, address.endpoint, address.secret)
-        except BaseException:
-            self._context.term()
-            raise
-        self._poller = zmq.Poller()
-        self._poller.register(self._socket, zmq.POLLIN)
+        self._transport = Transport(address)
         try:
             self._greet(time.monotonic() + timeout)
         except BaseException:
@@ -88,8 +75,7 @@ class Operator:
 
     def close(self) -> None:
         """Close the connection."""
-        self._socket.close(linger=0)
-        self._context.term()
+        self._transport.close()
 
     def __enter__(self) -> Operator:
         return self
@@ -107,7 +93,7 @@ class Operator:
             CollectorUnavailable: it does not answer.
         """
         number = self._next_number()
-        return _data(self._request(Ask(number, what, b"", run, options), number, self._timeout))
+        return _data(self._request(Ask(number, what, run, options), number, self._timeout))
 
     def change(self, lease: Lease, *, run: str | None, timeout: float, once: str = "") -> dict[str, Any]:
         """Lay a lease and wait for the answers, for at most *timeout* seconds; the same *once* asks for the same lease.
@@ -159,7 +145,7 @@ class Operator:
                 return None
             if isinstance(message, News):
                 self._news.append(message)
-            elif isinstance(message, Stranger | Challenge):
+            elif isinstance(message, Stranger):
                 self._greet(time.monotonic() + self._timeout)
                 if self._following is not False:
                     assert self._following is not True
@@ -168,7 +154,7 @@ class Operator:
 
     def poke(self) -> None:
         """Say hello again if the collector has been restarted meanwhile: it then does not know us."""
-        self._send(Ask(self._next_number(), "hello", self._nonce), time.monotonic())
+        self._send(Ask(self._next_number(), "hello"), time.monotonic())
 
     # The conversation.
 
@@ -177,35 +163,23 @@ class Operator:
         return self._number
 
     def _greet(self, deadline: float) -> None:
-        """Open the conversation: hello, and the proofs where the collector has a secret."""
+        """Open the conversation, with the collector that is meant and no other."""
         number = self._next_number()
-        self._nonce = os.urandom(NONCE_BYTES)
-        self._send(Ask(number, "hello", self._nonce), deadline)
+        self._send(Ask(number, "hello"), deadline)
         while (message := self._receive(deadline)) is not None:
             match message:
-                case Challenge():
-                    self._send(Proof(self._prove(message)), deadline)
-                case Report(number=answered) if answered == number:
-                    return
+                case Report(number=answered, data=data) if answered == number:
+                    return self._check(data)
                 case News():
                     self._news.append(message)
                 case _:
                     pass
-        raise why_unheard(self.address.endpoint, self.address.secret)
+        raise self._unavailable()
 
-    def _prove(self, challenge: Challenge) -> bytes:
-        secret = self.address.secret
-        if secret is None:
-            raise AccessDenied(
-                f"the collector at {self.address.endpoint} asks for its secret; give it with --secret-file or "
-                "TLOGS_SECRET_FILE"
-            )
-        if not is_proof(secret, "collector", self._nonce, challenge.proof):
-            raise AccessDenied(
-                f"the collector at {self.address.endpoint} has another secret than the one from "
-                f"{self.address.secret_source}"
-            )
-        return prove(secret, "peer", challenge.nonce)
+    def _check(self, data: Any) -> None:
+        found = data.get("instance") if isinstance(data, dict) else None
+        if self.address.instance not in ("", found):
+            raise CollectorUnavailable(f"the collector at {self.address.endpoint} has been replaced by another")
 
     def _request(self, message: Ask | Change | Fetch, number: int, timeout: float) -> Report | Page:
         deadline = time.monotonic() + timeout
@@ -225,27 +199,23 @@ class Operator:
         raise CollectorUnavailable(f"the collector at {self.address.endpoint} did not answer within {timeout:g} s")
 
     def _send(self, message: Message, deadline: float) -> None:
-        frames = wire.encode(message)
-        while True:
-            try:
-                self._socket.send_multipart(frames, zmq.NOBLOCK)
-                return
-            except zmq.Again:
-                left = min(deadline - time.monotonic(), CONNECT_S)
-                if left <= 0 or not self._socket.poll(int(left * 1000), zmq.POLLOUT):
-                    error = why_unheard(self.address.endpoint, self.address.secret)
-                    if isinstance(error, AccessDenied):
-                        raise error from None
-                    raise CollectorUnavailable(
-                        f"{error} ({self.address.how}); start one with: tlogs-collector"
-                    ) from None
+        frame = wire.encode(message)
+        while not self._transport.send(frame):
+            left = min(deadline - time.monotonic(), CONNECT_S)
+            if left <= 0 or not self._transport.wait(left, to_send=True):
+                raise self._unavailable()
+
+    def _unavailable(self) -> CollectorUnavailable:
+        error = why_unheard(self.address)
+        if isinstance(error, AccessDenied):
+            return error
+        return CollectorUnavailable(f"{error} ({self.address.how}); start one with: tlogs-collector")
 
     def _receive(self, deadline: float) -> Message | None:
-        left = max(0.0, deadline - time.monotonic())
-        if not self._poller.poll(int(left * 1000) + 1):
+        if not self._transport.wait(deadline - time.monotonic()) or (frame := self._transport.receive()) is None:
             return None
         try:
-            message = wire.decode(self._socket.recv_multipart())
+            message = wire.decode(frame)
         except wire.VersionError as error:
             raise ProtocolError(f"{self.address.endpoint}: {error}; install the same version of tlogs") from None
         except MessageError as error:

@@ -23,7 +23,12 @@ LIVE: Final = "live"
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A collector that can be dialled. `source` says where it was found, `directory` where its store lies if here."""
+    """A collector that can be dialled.
+
+    `source` says where it was found. `socket` is the path of its unix socket, if it is this user's on this machine: no
+    secret is needed then; `directory` is then where its store lies. `instance` names the life of the collector that is
+    meant, "" where that is not known. `insecure` says that it asks for no secret, and is dialled without encryption.
+    """
 
     endpoint: Endpoint
     secret: bytes | None
@@ -31,6 +36,9 @@ class Address:
     secret_source: str
     directory: Path | None = None
     pid: int | None = None
+    socket: str = ""
+    instance: str = ""
+    insecure: bool = False
 
     @property
     def how(self) -> str:
@@ -39,7 +47,12 @@ class Address:
 
 
 def find_address(
-    given: str | None, environ: Mapping[str, str], *, secret_file: str | None = None, secret: str | None = None
+    given: str | None,
+    environ: Mapping[str, str],
+    *,
+    secret_file: str | None = None,
+    secret: str | None = None,
+    insecure: bool = False,
 ) -> Address | None:
     """The collector named by *given* (an endpoint, `host:port`, a directory or a `collector.json`) or TLOGS_COLLECTOR.
 
@@ -54,15 +67,13 @@ def find_address(
         return None
     if is_path(text):
         return _with_secret(_read_notice(Path(text), source), source, environ, secret_file, secret)
+    insecure = insecure or environ.get("TLOGS_INSECURE", "") not in ("", "0")
     endpoint = Endpoint.parse(text, source=source)
-    found, where = _given_secret(environ, secret_file, secret)
-    directory = pid = None
     notice = _notice_of(endpoint, live_notices(environ))
-    if notice is not None:
-        endpoint, directory, pid = Endpoint.parse(notice.endpoint), _local_directory(notice), notice.pid
-        if found is None and notice.secret is not None:
-            found, where = notice.secret.encode(), "the collector's own file"
-    return Address(endpoint, found, source, where, directory, pid)
+    if notice is not None and not insecure:
+        return _with_secret(notice, source, environ, secret_file, secret)
+    found, where = _given_secret(environ, secret_file, secret)
+    return Address(endpoint, found, source, where, insecure=insecure)
 
 
 def is_path(text: str) -> bool:
@@ -156,7 +167,18 @@ def _with_secret(
     found, where = _given_secret(environ, secret_file, secret)
     if found is None and notice.secret is not None:
         found, where = notice.secret.encode(), "the collector's own file"
-    return Address(Endpoint.parse(notice.endpoint), found, source, where, _local_directory(notice), notice.pid)
+    is_here = notice.boot_id == boot_id() != ""
+    return Address(
+        Endpoint.parse(notice.endpoint),
+        found,
+        source,
+        where,
+        _local_directory(notice),
+        notice.pid,
+        socket=notice.socket if is_here else "",
+        instance=notice.instance,
+        insecure=notice.secret is None and found is None,
+    )
 
 
 def _local_directory(notice: Notice) -> Path | None:

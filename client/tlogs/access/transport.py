@@ -9,19 +9,17 @@ from typing import Final
 import zmq
 from zmq.utils import z85
 
+from tlogs.access.discovery import Address
 from tlogs_shared.errors import AccessDenied, CollectorUnavailable
-from tlogs_shared.protocol.endpoint import Endpoint
 from tlogs_shared.protocol.secret import curve_seed
 from tlogs_shared.protocol.wire import MAX_FRAME_BYTES
+from tlogs_shared.unix_socket import open_private, short_path
 
-__all__ = ["dial", "why_unheard"]
+__all__ = ["Transport", "why_unheard"]
 
 RECONNECT_MS: Final = 100
 MAX_RECONNECT_MS: Final = 5000
 HANDSHAKE_MS: Final = 5000
-HEARTBEAT_MS: Final = 5000
-HEARTBEAT_TIMEOUT_MS: Final = 15000
-"""ZeroMQ's own heartbeats are off by default, and a machine that vanished is then never noticed."""
 
 DESCRIPTORS: Final = 16
 """What a context with one socket opens, and some more: where there are not so many, ZeroMQ ends the whole process."""
@@ -30,38 +28,87 @@ PROBE_S: Final = 1.0
 GREETING_BYTES: Final = 64
 
 
-def dial(context: zmq.Context[zmq.Socket[bytes]], endpoint: Endpoint, secret: bytes | None) -> zmq.Socket[bytes]:
-    """A socket that connects to *endpoint*, now or when somebody listens there.
+class Transport:
+    """A connection to a collector, now or when somebody listens there, with a context of its own."""
 
-    To another machine it is encrypted, unless there is no secret: the collector may be one that asks for none.
+    def __init__(self, address: Address) -> None:
+        """Dial *address*: by its unix socket where it has one, else encrypted over TCP.
 
-    Raises:
-        CollectorUnavailable: this process has hardly any descriptors left.
-    """
-    _find_descriptors()
-    socket = context.socket(zmq.DEALER)
-    try:
+        Raises:
+            CollectorUnavailable: this process has hardly any descriptors left, or the unix socket cannot be reached.
+            AccessDenied: over TCP the collector's secret is needed, and there is none here.
+        """
+        _find_descriptors()
+        self._directory_fd = -1
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+        self.socket = self._context.socket(zmq.DEALER)
+        try:
+            self._dial(address)
+        except BaseException:
+            self.close()
+            raise
+
+    def _dial(self, address: Address) -> None:
+        socket = self.socket
         socket.linger = 0  # with the default, closing waits for ever for a peer that is gone
-        # Nothing is queued for a peer that is not there: what was not sent stays in the outbox, where it is safe.
-        socket.setsockopt(zmq.IMMEDIATE, 1)
         socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, MAX_RECONNECT_MS)
         socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
-        socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
-        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
-        if ":" in endpoint.host:
+        # No high-water mark below what a window allows, and no heartbeats of libzmq's; see `Listener`.
+        socket.setsockopt(zmq.RCVHWM, 0)
+        if address.socket:
+            directory, name = os.path.split(address.socket)
+            try:
+                self._directory_fd = open_private(directory)
+                path = short_path(directory, self._directory_fd, name)
+            except OSError as error:
+                raise CollectorUnavailable(
+                    f"the collector's socket {address.socket}: {error.strerror or error}"
+                ) from None
+            socket.connect(f"ipc://{path}")
+            return
+        if ":" in address.endpoint.host:
             socket.setsockopt(zmq.IPV6, 1)
-        if secret is not None and not endpoint.is_loopback:
-            seed = curve_seed(secret, "peer")
+        if not address.insecure:
+            if address.secret is None:
+                raise AccessDenied(
+                    f"the collector at {address.endpoint} is none of yours on this machine, so its secret is needed: "
+                    "set TLOGS_SECRET_FILE"
+                )
+            seed = curve_seed(address.secret, "peer")
             socket.curve_secretkey = z85.encode(seed)
             socket.curve_publickey = zmq.curve_public(z85.encode(seed))
-            socket.curve_serverkey = zmq.curve_public(z85.encode(curve_seed(secret, "collector")))
-        socket.connect(str(endpoint))
-    except BaseException:
-        socket.close()
-        raise
-    return socket
+            socket.curve_serverkey = zmq.curve_public(z85.encode(curve_seed(address.secret, "collector")))
+        socket.connect(str(address.endpoint))
+
+    def send(self, frame: bytes) -> bool:
+        """Put *frame* on its way; return False where the socket does not take it at present."""
+        try:
+            self.socket.send(frame, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def receive(self) -> bytes | None:
+        """The next frame; None where none has arrived. A message of several frames is none of ours: an empty frame."""
+        try:
+            frames = self.socket.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+        return frames[0] if len(frames) == 1 else b""
+
+    def wait(self, seconds: float, *, to_send: bool = False) -> bool:
+        """Block until a frame has arrived (or one can be sent); return False after *seconds*."""
+        return bool(self.socket.poll(int(max(seconds, 0.0) * 1000) + 1, zmq.POLLOUT if to_send else zmq.POLLIN))
+
+    def close(self, linger_ms: int = 0) -> None:
+        """Disconnect; what is on its way out has *linger_ms*."""
+        self.socket.close(linger=linger_ms)
+        self._context.term()
+        if self._directory_fd >= 0:
+            os.close(self._directory_fd)
+            self._directory_fd = -1
 
 
 def _find_descriptors() -> None:
@@ -77,11 +124,14 @@ def _find_descriptors() -> None:
             os.close(descriptor)
 
 
-def why_unheard(endpoint: Endpoint, secret: bytes | None) -> CollectorUnavailable:
-    """Why nobody answers at *endpoint*, found out by a connection of its own; it takes two seconds at most.
+def why_unheard(address: Address) -> CollectorUnavailable:
+    """Why nobody answers at *address*, found out by a connection of its own; it takes two seconds at most.
 
     ZeroMQ keeps to itself what stands in its greeting, which names the mechanism that the other side insists on.
     """
+    endpoint, secret = address.endpoint, address.secret
+    if address.socket:
+        return CollectorUnavailable(f"the collector at {address.socket} (process {address.pid}) does not answer")
     # Signature and version, as the ZeroMQ message transport protocol has them. No more: to a mechanism that it does not
     # like the other side gives no answer.
     ours = b"\xff\0\0\0\0\0\0\0\1\x7f\3"
@@ -103,12 +153,16 @@ def why_unheard(endpoint: Endpoint, secret: bytes | None) -> CollectorUnavailabl
             return CollectorUnavailable(f"no collector at {endpoint}: {error.strerror or error}")
     if len(theirs) < GREETING_BYTES or theirs[0] != 0xFF:
         return CollectorUnavailable(f"no collector at {endpoint}: what listens there is something else")
-    if theirs[12:32].rstrip(b"\0") != b"CURVE":
-        return CollectorUnavailable(f"the collector at {endpoint} does not answer")
-    if secret is None:
+    mechanism = theirs[12:32].rstrip(b"\0")
+    if mechanism == b"NULL":
+        if address.insecure:
+            return CollectorUnavailable(f"the collector at {endpoint} does not answer")
         return AccessDenied(
-            f"the collector at {endpoint} asks for a secret and there is none here; set TLOGS_SECRET_FILE"
+            f"what listens at {endpoint} asks for no secret, so it is not your collector, or was started with "
+            "--insecure; to use it, say so here too (TLOGS_INSECURE=1)"
         )
-    if endpoint.is_loopback:
-        return AccessDenied(f"the collector at {endpoint} is encrypted; use the endpoint that it printed when it began")
+    if address.insecure:
+        return AccessDenied(f"the collector at {endpoint} asks for a secret; it was not started with --insecure")
+    if secret is None:
+        return AccessDenied(f"the collector at {endpoint} asks for a secret; set TLOGS_SECRET_FILE")
     return AccessDenied(f"the collector at {endpoint} has another secret than this process; compare the secret files")

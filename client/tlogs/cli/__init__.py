@@ -30,7 +30,6 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "runs": ("tlogs.cli.runs:runs", "what is stored, live runs first"),
     "split": ("tlogs.cli.split:split", "one text file for each rank, and a merged one"),
     "demo": ("tlogs.cli.demo:command", "a real job of 4 ranks, steered and merged, in half a minute"),
-    "recover": ("tlogs.cli.recover:command", "bring in what dead workers on this host left behind"),
     "check": ("tlogs.cli.check:command", "what a worker here would do, and where that comes from"),
     "keygen": ("tlogs.cli.keygen:command", "make a secret for a collector that other machines reach"),
 }

@@ -211,6 +211,11 @@ class Levels:
                 self._layer.rebase(base_targets(self._base.registry(), self._base.state()))
             return self._lay() > 0
 
+    @property
+    def is_polled(self) -> bool:
+        """Whether a seam is missing, so that levels have to be compared now and then."""
+        return self._started and self._base.seams == "polled"
+
     def known(self, name: str) -> bool:
         """Whether this process knows *name*: a component, an artifact, a logger, or a module; imports nothing."""
         registry = self._base.registry()

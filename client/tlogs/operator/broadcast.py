@@ -10,14 +10,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-import time
 from collections import Counter
 from collections.abc import Mapping
 
-from tlogs.access.connection import ANSWER_S, Operator
-from tlogs.operator.job import DEFAULT_TTL_S, Result, lease_of
-from tlogs.worker.session import Session, current
-from tlogs_shared.errors import CollectorUnavailable, ConfigError, TlogsError
+from tlogs.operator.change import DEFAULT_TTL_S, Result, lease_of
+from tlogs.worker.session import current
+from tlogs_shared.errors import RequestRefused
 from tlogs_shared.protocol.lease import Lease
 from tlogs_shared.rankset import RankSet
 
@@ -53,13 +51,18 @@ def broadcast(
     author = "job" if session is None or session.rank is None else f"rank{session.rank}"
     lease = lease_of(settings, modules, ranks=ranks, hosts=hosts, ttl=ttl, replace=replace, force=force, author=author)
     call = _name_of(lease)
-    if session is None or session.address is None:
+    if session is None or session.collector is None:
         log.warning("tlogs: broadcast without a collector: call tlogs.init() first, with TLOGS_COLLECTOR set")
         return None
-    if wait > 0:
-        return _ask_or_warn(session, lease, call, wait)
-    threading.Thread(target=_ask_quietly, args=(session, lease, call), name="tlogs-broadcast", daemon=True).start()
-    return None
+    report = session.ask(lease, call, wait)
+    if wait <= 0:
+        return None
+    if report is None:
+        log.warning("tlogs: broadcast: no answer from %s", session.collector)
+        return None
+    if report.error:
+        raise RequestRefused(report.error)
+    return Result.of(report.data)
 
 
 def _name_of(lease: Lease) -> str:
@@ -70,32 +73,3 @@ def _name_of(lease: Lease) -> str:
     with _lock:
         _calls[digest] += 1
         return f"{digest}:{_calls[digest]}"
-
-
-def _ask_quietly(session: Session, lease: Lease, call: str) -> None:
-    try:
-        _ask_or_warn(session, lease, call, ANSWER_S)
-    except ConfigError as error:
-        log.warning("tlogs: broadcast: %s", error)  # nobody waits for the result, so nobody else would hear of it
-
-
-def _ask_or_warn(session: Session, lease: Lease, call: str, wait: float) -> Result | None:
-    try:
-        return _ask(session, lease, call, wait)
-    except ConfigError:
-        raise
-    except TlogsError as error:
-        log.warning("tlogs: broadcast: %s", error)
-        return None
-
-
-def _ask(session: Session, lease: Lease, call: str, wait: float) -> Result:
-    assert session.address is not None
-    deadline = time.monotonic() + max(wait, ANSWER_S)
-    while session.run is None:  # the collector has not named the run yet
-        if time.monotonic() >= deadline:
-            raise CollectorUnavailable(f"no answer from {session.collector}")
-        threading.Event().wait(0.02)
-    with Operator(session.address) as operator:
-        once = f"{session.attempt}:{call}"
-        return Result.of(operator.change(lease, run=session.run, timeout=wait, once=once))

@@ -6,79 +6,21 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from tlogs.access.connection import ANSWER_S, Operator, author
 from tlogs.access.discovery import find_address, find_live
-from tlogs.levels.set_logs import in_call_order
+from tlogs.operator.change import DEFAULT_TTL_S, Result, lease_of, rank_set
 from tlogs.reading.reader import Following, Reading, end_of, make_filter
 from tlogs.reading.record import Record, record_of
 from tlogs.reading.source import RemoteSource, told
-from tlogs_shared.errors import ConfigError, DirectiveError, MessageError
+from tlogs_shared.errors import ConfigError, MessageError
 from tlogs_shared.protocol.lease import Lease
 from tlogs_shared.protocol.wire import unpack_plain
 from tlogs_shared.rankset import RankSet
 
 __all__ = ["DEFAULT_TTL_S", "Job", "Result", "connect"]
-
-DEFAULT_TTL_S: Final = 600.0
-"""A lease ends by itself after ten minutes: nobody remembers to turn a level down again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What became of a change of levels.
-
-    `applied` and `silent` are rank sets, `ignored` and `failed` say why by rank, `until` is when the lease ends (None:
-    never). `ended` are the revisions of the leases that a reset ended.
-    """
-
-    run: str
-    revision: int
-    applied: RankSet
-    ignored: Mapping[int, str]
-    failed: Mapping[int, str]
-    silent: RankSet
-    until: datetime | None
-    took_ms: float
-    ended: Sequence[int] = field(default_factory=tuple)
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every rank in scope has applied it."""
-        return not (self.ignored or self.failed or self.silent)
-
-    @classmethod
-    def of(cls, data: Mapping[str, Any]) -> Result:
-        """Read a collector's report."""
-        until = data["until_ns"]
-        return cls(
-            run=data["run"],
-            revision=data["revision"],
-            applied=_rank_set(data["applied"]),
-            ignored={int(rank): why for rank, why in data["ignored"].items()},
-            failed={int(rank): why for rank, why in data["failed"].items()},
-            silent=_rank_set(data["silent"]),
-            until=None if until is None else datetime.fromtimestamp(until / 1e9, tz=timezone.utc),
-            took_ms=data["took_ms"],
-            ended=data["ended"],
-        )
-
-    def asdict(self) -> dict[str, Any]:
-        """The result as `tlogs set-logs --json` prints it."""
-        return {
-            "run": self.run,
-            "revision": self.revision,
-            "until": None if self.until is None else self.until.isoformat(),
-            "applied": str(self.applied),
-            "ignored": {str(rank): why for rank, why in self.ignored.items()},
-            "failed": {str(rank): why for rank, why in self.failed.items()},
-            "silent": str(self.silent),
-            "took_ms": self.took_ms,
-        }
 
 
 def _report(packed: bytes) -> dict[str, Any]:
@@ -87,10 +29,6 @@ def _report(packed: bytes) -> dict[str, Any]:
         return unpack_plain(packed) if packed else {}
     except MessageError:
         return {}
-
-
-def _rank_set(text: str) -> RankSet:
-    return RankSet.parse(text) if text else RankSet()
 
 
 class Job:
@@ -159,7 +97,7 @@ class Job:
         """Leases in force and each rank's levels, as `tlogs levels --json` prints them."""
         found = self._operator.ask("levels", self._run)
         # The same report from many ranks came once.
-        groups = [(_rank_set(ranks), _report(packed)) for ranks, packed in found["groups"]]
+        groups = [(rank_set(ranks), _report(packed)) for ranks, packed in found["groups"]]
         ranks = {rank: report for group, report in groups for rank in group}
         return {
             "run": found["run"],
@@ -209,33 +147,6 @@ class Job:
             news = watch(min(following.wait_s, left))
             for entries, _ in following.step(news):
                 yield from map(record_of, entries)
-
-
-def lease_of(
-    settings: Mapping[str, int | bool],
-    modules: Mapping[str, int | bool] | None,
-    *,
-    ranks: str | RankSet,
-    hosts: str | None,
-    ttl: float | None,
-    replace: bool,
-    force: bool,
-    author: str,
-) -> Lease:
-    """The lease that a call asks for, with its settings in the order in which torch's set_logs() applies them.
-
-    Raises:
-        DirectiveError: a setting that is neither a level nor a bool.
-        ConfigError: *ranks* is no rank set.
-    """
-    wanted = {**in_call_order(settings), **(modules or {})}
-    for name, value in wanted.items():
-        if type(value) is not bool and (type(value) is not int or value < 0):
-            raise DirectiveError(f"{name}={value!r}: expected a level such as logging.DEBUG, or True or False")
-    if not wanted and not replace:
-        raise DirectiveError("nothing to set: expected a setting such as c10d=logging.DEBUG or recompiles=True")
-    scope = ranks if isinstance(ranks, RankSet) else RankSet.parse(ranks)
-    return Lease(0, wanted, scope, hosts, ttl_s=ttl, author=author, replace=replace, force=force)
 
 
 def connect(

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from tlogs.access.discovery import Address, find_address
+from tlogs.access.discovery import is_path
 from tlogs_shared.errors import ConfigError
+from tlogs_shared.host import read_secret_file
+from tlogs_shared.protocol.endpoint import Endpoint
+from tlogs_shared.protocol.secret import parse_secret
 
-__all__ = ["KNOWN", "Config", "unknown_names"]
+__all__ = ["KNOWN", "Config", "Target", "is_on", "unknown_names"]
 
 KNOWN: Final = frozenset(
     {
+        "TLOGS_AGENT",
         "TLOGS_CAPTURE_WARNINGS",
         "TLOGS_COLLECTOR",
         "TLOGS_DIR",
         "TLOGS_DISABLE",
+        "TLOGS_INSECURE",
         "TLOGS_LEASES",
         "TLOGS_OUTBOX_BYTES",
         "TLOGS_OUTBOX_DIR",
@@ -31,10 +37,49 @@ KNOWN: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
+class Target:
+    """The collector as this process was asked to use it; the agent finds it, afresh at each attempt to connect.
+
+    `collector` is an endpoint, or the absolute path of a directory or a `collector.json`; `secret` and `secret_file`
+    are what this process was given itself.
+    """
+
+    collector: str
+    secret: str | None = None
+    secret_file: str | None = None
+    insecure: bool = False
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str], collector: str | None, secret: str | None) -> Target | None:
+        """Read the environment; an argument beats it. None where neither names a collector.
+
+        A path need not lead anywhere yet: the collector may be started later.
+
+        Raises:
+            ConfigError: an endpoint or a secret that cannot be used.
+        """
+        source = "collector" if collector else "TLOGS_COLLECTOR"
+        text = collector or environ.get("TLOGS_COLLECTOR")
+        if not text:
+            return None
+        text = os.path.abspath(text) if is_path(text) else str(Endpoint.parse(text, source=source))
+        secret_file = None
+        if secret is not None:
+            parse_secret(secret, "secret")
+        elif path := environ.get("TLOGS_SECRET_FILE"):
+            read_secret_file(path)
+            secret_file = os.path.abspath(path)
+        elif found := environ.get("TLOGS_SECRET"):
+            parse_secret(found, "TLOGS_SECRET")
+            secret = found
+        return cls(text, secret, secret_file, is_on("TLOGS_INSECURE", environ))
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """What this process was asked to do."""
 
-    address: Address | None
+    target: Target | None
     disabled: bool = False
     capture_warnings: bool = False
 
@@ -52,7 +97,7 @@ class Config:
         _one_of("TLOGS_STDERR", environ, ("keep", "quiet"))
         _one_of("TLOGS_LEASES", environ, ("over",))
         return cls(
-            address=find_address(collector, environ, secret=secret),
+            target=Target.from_environ(environ, collector, secret),
             capture_warnings=is_on("TLOGS_CAPTURE_WARNINGS", environ),
         )
 

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from tlogs_shared.protocol.lease import Lease
 
-__all__ = ["Tenure"]
+__all__ = ["HeldLeases"]
 
 
 @dataclass(slots=True)
@@ -25,7 +25,7 @@ _Name: TypeAlias = tuple[int, int]
 """A lease's revision and birth: a collector that lost its journal counts revisions from the start again."""
 
 
-class Tenure:
+class HeldLeases:
     """The leases in force on one rank, in the collector's order."""
 
     def __init__(self) -> None:

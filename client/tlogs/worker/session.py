@@ -17,19 +17,20 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Final
 
-from tlogs.access.discovery import Address
+import msgpack
+
+from tlogs.access.agent_messages import Registered, Report
+from tlogs.access.agent_start import connect, may_start
 from tlogs.loggers.controller import LEVELS, trace_id
-from tlogs.outbox.file import SIDE_SUFFIX
+from tlogs.outbox.file import SIDE_SUFFIX, outbox_capacity, outbox_directory
+from tlogs.outbox.outbox import Outbox
 from tlogs.worker.config import Config, unknown_names
 from tlogs.worker.crash import CrashHooks
-from tlogs.worker.forwarder import GREET_S, LINGER_S, Hooks
 from tlogs.worker.identity import helper_of, identify, is_in_group, learn, mark, unmark
 from tlogs.worker.intake import Intake
-from tlogs.worker.link import Lay
-from tlogs.worker.recovery import inherit
-from tlogs.worker.stream import Channel
+from tlogs.worker.stream import LINGER_S, Owner, Stream
 from tlogs_shared.errors import ConfigError, TlogsError
-from tlogs_shared.origin import Origin
+from tlogs_shared.origin import STREAM_ID_BYTES, Origin
 from tlogs_shared.protocol.lease import Lease
 
 __all__ = ["Session", "current", "flush", "init", "shutdown"]
@@ -37,10 +38,6 @@ __all__ = ["Session", "current", "flush", "init", "shutdown"]
 log = logging.getLogger("tlogs")
 
 _LOGGER: Final = "tlogs"
-
-HELPER_LINGER_S: Final = LINGER_S - GREET_S + 0.2
-"""At the end of a forked helper: a fifth of a second for a collector that has not answered yet, not a whole one. There
-may be dozens of them in each epoch, and what they leave is brought in later."""
 
 _lock = threading.RLock()
 _current: Session | None = None
@@ -58,7 +55,7 @@ class Session:
         self._config = config
         self._environ = dict(environ)
         self._origin = origin
-        self._channel: Channel | None = None
+        self._stream: Stream | None = None
         self._closed = False
         self._answers: dict[int, Sequence[str]] = {}
         self._noted: set[int] = set()
@@ -67,52 +64,57 @@ class Session:
         self._learns = True
         self._intake = Intake(self._first_record, trace_id, LEVELS.label)
         self._crash: CrashHooks | None = None
-        if config.address is not None:
+        if config.target is not None:
             self._open()
             self._intake.install()
             self._crash = CrashHooks(self._intake, side_file=self._side_file())
             self._crash.install()
             _at_fork(self)
-            if config.address.directory is None and is_first_here(origin):
-                inherit(config.address, self._environ)
 
     def __repr__(self) -> str:
         return f"<tlogs.Session of {self._origin.label}, collector {self.collector}, run {self.run}>"
 
     @property
     def collector(self) -> str | None:
-        """The endpoint that records go to."""
-        return None if self._config.address is None else str(self._config.address.endpoint)
-
-    @property
-    def address(self) -> Address | None:
-        """Where the collector is, and its secret."""
-        return self._config.address
+        """The endpoint that records go to, or what names it until the agent has found it."""
+        if self._stream is not None and self._stream.endpoint is not None:
+            return self._stream.endpoint
+        return None if self._config.target is None else self._config.target.collector
 
     @property
     def attempt(self) -> int:
         """Which attempt of its rank this is, by the collector's count."""
-        return 0 if self._channel is None else self._channel.link.attempt
+        return 0 if self._stream is None else self._stream.attempt
 
     @property
     def run(self) -> str | None:
         """The run's name, once the collector has said it."""
-        return None if self._channel is None else self._channel.link.run
+        return None if self._stream is None else self._stream.run
 
     @property
     def rank(self) -> int | None:
         """The rank that records are labelled with."""
         return self._origin.rank
 
+    @property
+    def state(self) -> str:
+        """`connected`, `waiting` or `refused` as the agent says, `none` where there is no agent."""
+        return "none" if self._stream is None else self._stream.control.state
+
     def flush(self, timeout: float = LINGER_S) -> bool:
         """Block until everything logged so far is acknowledged; return False after *timeout* seconds."""
-        channel = self._channel
-        return True if channel is None else channel.forwarder.flush(timeout)
+        stream = self._stream
+        return True if stream is None else stream.flush(timeout)
+
+    def ask(self, lease: Lease, once: str, timeout: float) -> Report | None:
+        """Have the collector apply *lease* to the run; return its answer, None after *timeout* seconds (0: at once)."""
+        stream = self._stream
+        return None if stream is None else stream.control.ask(lease, once, timeout)
 
     def close(self, timeout: float = LINGER_S, *, at_exit: bool = False) -> None:
         """Send what is left, for at most *timeout* seconds, and take everything off the process again.
 
-        *at_exit* records are still taken: see `Channel.close`.
+        *at_exit* records are still taken: see `Stream.close`.
         """
         if self._closed:
             return
@@ -120,13 +122,13 @@ class Session:
         if self._crash is not None:
             self._crash.uninstall()
         if at_exit:
-            if self._channel is not None:
-                self._channel.close(timeout, at_exit=True)
+            if self._stream is not None:
+                self._stream.close(timeout, at_exit=True)
             return
         self._intake.uninstall()
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            channel.close(timeout)
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close(timeout)
 
     def __enter__(self) -> Session:
         return self
@@ -138,34 +140,46 @@ class Session:
 
     # Streams.
 
-    def _open(self) -> Channel:
-        assert self._config.address is not None
-        hooks = Hooks(
+    def _open(self) -> Stream:
+        target = self._config.target
+        assert target is not None
+        id_ = os.urandom(STREAM_ID_BYTES)
+        path = outbox_directory(self._environ) / f"{self._origin.host}-{self._origin.pid}-{id_.hex()[:8]}.outbox"
+        capacity = outbox_capacity(self._environ, fork=self._origin.helper is not None)
+        outbox = Outbox(path, stream=id_, meta={"origin": self._origin.as_map()}, capacity=capacity)
+        owner = Owner(
+            connect=self._connect,
             lay=self._lay,
-            every_second=self._every_second,
+            check=self._check,
+            registered=self._registered,
             loud=is_first_here(self._origin),
         )
-        channel = Channel(self._origin, self._config.address, self._environ, hooks)
-        self._channel = channel
-        self._intake.append = channel.append
-        return channel
+        self._stream = stream = Stream(self._origin, target, outbox, owner)
+        self._intake.append = outbox.append
+        return stream
+
+    def _connect(self) -> int | None:
+        target = self._config.target
+        assert target is not None
+        # At init always; later not where this process would have to reap the agent.
+        return connect(target.collector, self._environ, start=self._stream is None or may_start())
 
     def _side_file(self) -> str | None:
-        return None if self._channel is None else f"{self._channel.outbox.path}{SIDE_SUFFIX}"
+        return None if self._stream is None else f"{self._stream.outbox.path}{SIDE_SUFFIX}"
 
     def _first_record(self, *values: Any) -> bool:
         """Take the first record of a forked child: from here on it has a stream of its own."""
         with self._opening:
             if self._closed or self._is_opening:
                 return False  # what is logged while the outbox is made has no place yet
-            if self._channel is None:
+            if self._stream is None:
                 # Only now, because multiprocessing names a process after it was forked.
                 self._origin = helper_of(self._origin)
                 self._is_opening = True
                 try:
                     self._open()
                 except (TlogsError, OSError) as error:
-                    self._intake.append = _refuse
+                    self._intake.append = self._refused
                     log.warning("tlogs: process %d cannot be heard: %s", os.getpid(), error)
                     return False
                 finally:
@@ -175,59 +189,83 @@ class Session:
                 _at_child_exit(self)
         return self._intake.append(*values)
 
+    def before_fork(self) -> None:
+        """End the control thread: Python 3.12 and later warn of a fork while there is any other thread."""
+        stream = self._stream
+        if stream is not None and self._intake.append != self._refused and stream.control.stop():
+            self._intake.append = self._resumed
+
+    def _resumed(self, *values: Any) -> bool:
+        """Take the first record after a fork, and begin the control thread again.
+
+        Not in the hook after the fork: the interpreter counts threads behind it (seen with 3.13).
+        """
+        stream = self._stream
+        if stream is None:
+            return False
+        self._intake.append = stream.outbox.append
+        stream.control.start()
+        return stream.outbox.append(*values)
+
+    @staticmethod
+    def _refused(*values: Any) -> bool:
+        return False
+
     def forked(self) -> None:
         """In a forked child, before anything of it runs."""
         self._opening = threading.RLock()
         self._is_opening = False
         # A process group that came along from the parent says nothing of this process.
         self._learns = not is_in_group()
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            channel.abandon()
-            _inherited.append(channel)  # its socket and its context must not be taken down here
-            self._origin = channel.origin
-            self._intake.append = _refuse if self._closed else self._first_record
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.abandon()
+            self._origin = stream.origin
+            self._intake.append = self._refused if self._closed else self._first_record
 
-    # On the forwarder's thread.
+    # On the control thread: nothing here may log, or ask threading for the current thread.
 
-    def _lay(self, action: Lay) -> tuple[Mapping[int, Sequence[str]], Mapping[str, Any]]:
+    def _lay(
+        self, leases: Sequence[Lease], began: Sequence[Lease], ended: Sequence[Lease]
+    ) -> tuple[Mapping[int, Sequence[str]], bytes]:
         # Each lease that is new is judged with those below it; a rank may get several at once.
-        new = {lease.revision for lease in action.began} - self._answers.keys()
-        for end, lease in enumerate(action.leases, 1):
-            if lease.revision in new or end == len(action.leases):
-                outcome = LEVELS.overlay(action.leases[:end])
+        new = {lease.revision for lease in began} - self._answers.keys()
+        for end, lease in enumerate(leases, 1):
+            if lease.revision in new or end == len(leases):
+                outcome = LEVELS.overlay(leases[:end])
                 self._answers[lease.revision] = (outcome.kind, outcome.reason)
-        if not action.leases:
+        if not leases:
             LEVELS.overlay([])
-        in_force = {lease.revision for lease in action.leases}
+        in_force = {lease.revision for lease in leases}
         self._answers = {revision: answer for revision, answer in self._answers.items() if revision in in_force}
         # What this rank could not do, a name that it does not know say, is in its answer and not worth a record.
-        for lease in action.began:
+        for lease in began:
             if self._answers[lease.revision][0] != "failed":
                 self._noted.add(lease.revision)
                 self._note(f"lease {lease.revision} began: {_describe(lease)}", lease)
-        for lease in action.ended:
+        for lease in ended:
             if lease.revision in self._noted:
                 self._noted.discard(lease.revision)
                 self._note(f"lease {lease.revision} ended: {_describe(lease)}", lease)
-        return self._answers, LEVELS.report()
+        return self._answers, msgpack.packb(LEVELS.report(), unicode_errors="surrogatepass")
 
     def _note(self, text: str, lease: Lease) -> None:
         """A record of our own in this stream."""
         fields = {"revision": lease.revision, "settings": dict(lease.settings), "author": lease.author}
         extra = {"stream": "tlogs", "fields": fields}
-        self._intake.append(logging.INFO, _LOGGER, text, None, None, "", 0, "", "tlogs-forwarder", extra)
+        self._intake.append(logging.INFO, _LOGGER, text, None, None, "", 0, "", "tlogs", extra)
 
-    def _every_second(self) -> None:
-        channel = self._channel
-        if channel is None:
-            return
-        channel.keep_meta()
+    def _check(self) -> bool:
+        """Compare levels where that is the only way, and look for a rank; True while that has to be done again."""
         LEVELS.check()
         learnt = learn(self._origin) if self._learns else self._origin
-        if learnt is not self._origin:
+        if learnt is not self._origin and self._stream is not None:
             self._origin = learnt
-            channel.relabel(learnt)
+            self._stream.relabel(learnt)
+        return self._origin.provisional or LEVELS.is_polled
+
+    def _registered(self, message: Registered) -> None:
+        """The agent has said where the records go."""
 
 
 def is_first_here(origin: Origin) -> bool:
@@ -255,7 +293,6 @@ def init(
             the text names it.
         DirectiveError: TORCH_LOGS cannot be understood.
         StoreError: the outbox cannot be made.
-        CollectorUnavailable: this process has hardly any descriptors left for a socket.
     """
     global _current
     environ = dict(os.environ)
@@ -281,7 +318,7 @@ def init(
             logging.captureWarnings(True)
         _current = Session(config, origin, environ)
         _current.arguments = arguments
-        if config.address is not None:
+        if config.target is not None:
             mark(os.environ, origin)
             atexit.register(_at_exit)
         return _current
@@ -312,33 +349,30 @@ def current() -> Session | None:
     return _current
 
 
-_inherited: list[Channel] = []
-"""What a child got from its parent and must neither use nor close: ZeroMQ's threads did not come along."""
-
-
-def _refuse(*values: Any) -> bool:
-    return False
-
-
 def _at_fork(session: Session) -> None:
     """Have *session* told in forked children, for as long as it lives."""
     reference = weakref.ref(session)
 
+    def before() -> None:
+        if (alive := reference()) is not None:
+            alive.before_fork()
+
     def forked() -> None:
         global _lock
         _lock = threading.RLock()
-        alive = reference()
-        if alive is not None:
+        if (alive := reference()) is not None:
             alive.forked()
 
     os.register_at_fork(after_in_child=forked)
+    if sys.version_info >= (3, 12):
+        os.register_at_fork(before=before)
 
 
 def _at_child_exit(session: Session) -> None:
     """A child of multiprocessing leaves without running exit handlers, except those of its own kind."""
     util = sys.modules.get("multiprocessing.util")
     if util is not None:
-        util.Finalize(None, session.close, args=(HELPER_LINGER_S,), exitpriority=-100)
+        util.Finalize(None, session.close, exitpriority=-100)
 
 
 def _describe(lease: Lease) -> str:

@@ -1,110 +1,167 @@
-"""One stream of this process: its outbox, its link and its forwarder, made together and ended together."""
+"""One stream of this process: its outbox, and the conversation with the agent that sends from it."""
 
 from __future__ import annotations
 
 import gc
-import os
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from time import monotonic, sleep
 from typing import Any, Final
 
-from tlogs.access.discovery import Address
-from tlogs.outbox.file import outbox_capacity, outbox_directory
+from tlogs.access.agent_messages import Bye, Failing, Flush, Register, Registered, Relabel
 from tlogs.outbox.outbox import Outbox
-from tlogs.worker.forwarder import Forwarder, Hooks
-from tlogs.worker.link import Link
-from tlogs_shared.origin import STREAM_ID_BYTES, Origin
-from tlogs_shared.protocol.clock import Moment
+from tlogs.worker.config import Target
+from tlogs.worker.control import ANSWER_S, Control, Hooks
+from tlogs_shared.origin import Origin
+from tlogs_shared.protocol.lease import Lease
+from tlogs_shared.version import __version__
 
-__all__ = ["Channel"]
+__all__ = ["LINGER_S", "Owner", "Stream"]
 
-SUFFIX: Final = ".outbox"
+LINGER_S: Final = 5.0
+"""At exit: at most so long for what has not been acknowledged, while the agent is making progress."""
+
+LOOK_S: Final = 0.002
+MAX_LOOK_S: Final = 0.02
 
 
-class Channel:
-    """A stream on its way to a collector."""
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """What a stream needs of its session. `connect` returns a connection's descriptor."""
 
-    def __init__(self, origin: Origin, address: Address, environ: Mapping[str, str], hooks: Hooks) -> None:
-        """Make the outbox and start to forward what comes into it.
+    connect: Callable[[], int | None]
+    lay: Callable[[Sequence[Lease], Sequence[Lease], Sequence[Lease]], tuple[Mapping[int, Sequence[str]], bytes]]
+    check: Callable[[], bool]
+    registered: Callable[[Registered], None]
+    loud: bool
 
-        Raises:
-            ConfigError, StoreError: the outbox cannot be made.
-            CollectorUnavailable: there are hardly any descriptors left for a socket.
-        """
-        stream = os.urandom(STREAM_ID_BYTES)
-        path = outbox_directory(environ) / f"{origin.host}-{origin.pid}-{stream.hex()[:8]}{SUFFIX}"
-        self.origin = replace(origin, outbox=str(path))
-        self._address = address
-        self._run: str | None = None
-        self.outbox = Outbox(
-            path,
-            stream=stream,
-            meta=self._meta(),
-            capacity=outbox_capacity(environ, fork=origin.helper is not None),
+
+class Stream:
+    """Where the records of this process go."""
+
+    def __init__(self, origin: Origin, target: Target, outbox: Outbox, owner: Owner) -> None:
+        """Register *outbox* with the agent, where there is one; the records wait in it where there is none."""
+        self.outbox = outbox
+        self.origin = replace(origin, outbox=outbox.path)
+        self.run: str | None = None
+        self.attempt = 0
+        self.endpoint: str | None = None
+        self._target = target
+        self._owner = owner
+        self.outbox.set_meta(self._meta())
+        self.control = Control(
+            Hooks(
+                connect=owner.connect,
+                register=self._register,
+                lay=owner.lay,
+                registered=self._registered,
+                check=owner.check,
+                covers=lambda lease: lease.covers(self.origin.rank, self.origin.host),
+                loud=owner.loud,
+            )
         )
-        try:
-            self.link = Link(stream, self.origin, self.outbox, secret=address.secret, nonce=os.urandom)
-            self.forwarder = Forwarder(self.link, self.outbox, address.endpoint, address.secret, hooks)
-        except BaseException:
-            self.outbox.close(delete=True)
-            raise
-        self.forwarder.start()
+        self.control.open()
+        self.control.start()
 
     def _meta(self) -> dict[str, Any]:
-        """What whoever recovers this outbox must know; not the secret, which has a place of its own."""
-        return {"endpoint": str(self._address.endpoint), "origin": self.origin.as_map()}
+        """What whoever brings this outbox in must know; not the secret, which has a place of its own."""
+        return {"endpoint": self.endpoint or self._target.collector, "origin": self.origin.as_map()}
 
-    @property
-    def append(self) -> Callable[..., bool]:
-        """What takes a record."""
-        return self.outbox.append
+    def _register(self) -> tuple[Register, int]:
+        target = self._target
+        message = Register(
+            __version__,
+            self.outbox.stream,
+            self.origin.as_map(),
+            target.collector,
+            target.secret,
+            target.secret_file,
+            target.insecure,
+            self.run or self.origin.run,
+        )
+        return message, self.outbox.fd
 
-    def keep_meta(self) -> None:
-        """Once the collector has named the run, the outbox names it too: what is recovered goes there."""
-        if self.link.run != self._run:
-            self._run = self.link.run
-            self.origin = replace(self.origin, run=self._run)
+    def _registered(self, message: Registered) -> None:
+        """The agent has said where the records go: the outbox names it too, for whoever brings it in."""
+        news = (message.run, message.endpoint) != (self.run, self.endpoint)
+        self.run, self.attempt, self.endpoint = message.run or self.run, message.attempt, message.endpoint
+        if news:
+            self.origin = replace(self.origin, run=self.run)
             self.outbox.set_meta(self._meta())
+        self._owner.registered(message)
 
     def relabel(self, origin: Origin) -> None:
-        """A label was learnt late."""
-        self.origin = replace(origin, outbox=self.origin.outbox, run=self.origin.run)
+        """A rank was learnt late: it labels the stream from its first record on."""
+        self.origin = replace(origin, outbox=self.origin.outbox, run=self.run)
         self.outbox.set_meta(self._meta())
-        labelled = self.origin
+        self.control.send(Relabel(self.origin.as_map()))
 
-        def job(link: Link, now: Moment) -> Any:
-            return link.relabel(labelled, now)
+    def fail(self, exception: str) -> None:
+        """An uncaught exception ends this process."""
+        self.control.send(Failing(exception))
 
-        self.forwarder.tell(job)
+    def flush(self, timeout: float) -> bool:
+        """Block until everything logged so far is acknowledged; return False after *timeout* seconds."""
+        goal = self.outbox.head
+        self.control.send(Flush(goal))
+        return self._await(goal, monotonic() + timeout)
+
+    def _await(self, goal: int, deadline: float) -> bool:
+        look_s = LOOK_S
+        while self.outbox.acknowledged < goal:
+            if monotonic() >= deadline:
+                return False
+            sleep(look_s)
+            look_s = min(look_s * 1.5, MAX_LOOK_S)
+        return True
+
+    def _await_progress(self, timeout: float) -> None:
+        """Wait for acknowledgements while the agent is connected to a collector and gets on."""
+        now = monotonic()
+        deadline, heard_s, goal, before = now + timeout, now, self.outbox.head, -1
+        while before < goal and now < deadline and self.control.state in ("greeting", "connected"):
+            if (acknowledged := self.outbox.acknowledged) != before:
+                before, heard_s = acknowledged, now
+            if now - max(heard_s, self.control.heard_s) > ANSWER_S:
+                return
+            self._await(goal, min(now + MAX_LOOK_S, deadline))
+            now = monotonic()
 
     def close(self, timeout: float, *, at_exit: bool = False) -> bool:
-        """Send what is left and end; whether everything arrived. What did not arrive stays in the file.
+        """End the stream; return True where everything is acknowledged. What is not stays in the file.
 
-        *at_exit* it stays open: exit handlers that were registered before us run after us, and may log. What they log
-        is recovered from the file, as after any other end.
+        A rank waits while its agent is connected and makes progress, a helper not at all: the agent outlives both,
+        unless the end of this process is the end of its container or its Slurm step. *at_exit* the outbox stays open:
+        exit handlers that were registered before ours run after it, and may log.
         """
-        done = self.forwarder.close(timeout)
+        if self.origin.helper is None and self.control.send(Flush(self.outbox.head)):
+            self._await_progress(timeout)
+        self.control.stop()
+        self.control.send(Bye(self.outbox.head, "exit" if at_exit else "shutdown"))
+        done = self.outbox.acknowledged >= self.outbox.head
         if at_exit:
-            _give_up_late(self.outbox)
-        else:
-            self.outbox.close(delete=done)
+            _close_late(self.outbox)
+            return done  # the connection stays as well, until the process has ended
+        self.control.close()
+        self.outbox.close(delete=done)
         return done
 
     def abandon(self) -> None:
         """In a forked child: this is the parent's."""
+        self.control.abandon()
         self.outbox.abandon()
 
 
-def _give_up_late(outbox: Outbox) -> None:
-    """Give *outbox* up when exit handlers have run too: the interpreter then collects garbage once more, and tells.
+def _close_late(outbox: Outbox) -> None:
+    """Close *outbox* when exit handlers have run too: the interpreter then collects garbage once more, and tells.
 
-    Where it does not (``gc.disable()``), the file stays, and whoever recovers it finds nothing new in it.
+    Where it does not (``gc.disable()``), the agent finds what is left when the process has ended.
     """
 
-    def give_up(phase: str, _: object) -> None:
+    def close(phase: str, _: object) -> None:
         if phase == "start" and sys.is_finalizing():
-            gc.callbacks.remove(give_up)
-            outbox.close(delete=outbox.acknowledged >= outbox.head)
+            gc.callbacks.remove(close)
+            outbox.close(delete=False)
 
-    gc.callbacks.append(give_up)
+    gc.callbacks.append(close)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from tlogs_collector.hub.actions import Action, Control, OpenRun, PutStream, Say, Send
-from tlogs_collector.hub.admission import Admission, Connection
+from tlogs_collector.hub.admission import Admission
 from tlogs_collector.hub.departures import Departures
 from tlogs_collector.hub.pacing import Pacing
 from tlogs_collector.hub.peer import Peer
@@ -44,9 +44,12 @@ class Arrivals:
     admission: Admission
     departures: Departures
     pacing: Pacing
+    instance: str = ""
+    """What names this life of the collector."""
     closing: bool = False
     """Whether new streams are refused, since the daemon is about to end."""
-    _waiting: dict[str, dict[bytes, Hello]] = field(default_factory=dict)
+    _waiting: dict[str, dict[bytes, tuple[bytes, Hello]]] = field(default_factory=dict)
+    """By run and stream, the connection and the hello."""
 
     @property
     def is_empty(self) -> bool:
@@ -56,16 +59,16 @@ class Arrivals:
     def hello(self, connection: bytes, hello: Hello, now: Moment) -> list[Action]:
         """Let a stream in; where its run is not open yet, it waits for that."""
         if self.closing and not hello.recovering and self.runs.find(hello.stream) is None:
-            return [Send(connection, Refused("closing", "the collector is about to end"))]
+            return [Send(connection, Refused(hello.stream, "closing", "the collector is about to end"))]
         name = hello.origin.run
         if name is not None and (RUN_NAME.fullmatch(name) is None or not name.strip(".")):
             text = f"{name!r:.140} cannot be the name of a run"
-            return self.admission.broken(connection, "run", text, now.s)
+            return self.admission.broken(connection, "run", text, now.s, hello.stream)
         run = self.runs.choose(hello, now)
         if run.is_open:
             return self._join(connection, hello, run, now)
         waiting = self._waiting.setdefault(run.name, {})
-        waiting[connection] = hello
+        waiting[hello.stream] = connection, hello
         if len(waiting) > 1:
             return []
         return [OpenRun(run.name, {"key": run.key, "created_ns": run.created_ns})]
@@ -83,20 +86,20 @@ class Arrivals:
             run.add(peer)
             if peer.is_open and self.runs.is_alive(peer.info.origin) is False:
                 actions += self.departures.gone(run, peer, now)
-        for connection, hello in self._waiting.pop(name, {}).items():
+        for connection, hello in self._waiting.pop(name, {}).values():
             actions += self.hello(connection, hello, now)  # if another job's run was found, a new one begins
         return actions
 
     def unopened(self, name: str, why: str) -> list[Action]:
         """The store could not open the run: those who wait are told."""
         del self.runs.by_name[name]
-        refusal = Refused("run", f"run {name}: {why}")
+        text = f"run {name}: {why}"
         waiting = self._waiting.pop(name, {})
-        return [Say(f"run {name}: {why}"), *(Send(connection, refusal) for connection in waiting)]
+        refused = [Send(connection, Refused(stream, "run", text)) for stream, (connection, _) in waiting.items()]
+        return [Say(text), *refused]
 
     def _join(self, connection: bytes, hello: Hello, run: Run, now: Moment) -> list[Action]:
-        known = self.admission.connections.get(connection)
-        if known is None:
+        if connection not in self.admission.connections:
             return []  # it went away while the run was opened
         origin = replace(hello.origin, run=run.name)
         actions: list[Action] = []
@@ -119,26 +122,19 @@ class Arrivals:
             changed = True
         peer.resume(hello.first)
         peer.info = replace(peer.info, head=max(peer.info.head, hello.head))
-        self._connect(connection, known, peer)
+        self.admission.join(connection, peer)
         peer.heard_s, peer.recovering = now.s, hello.recovering
         if changed:
             actions += [PutStream(run.name, peer.stream, peer.info), *_resized(run, peer, now)]
         self.pacing.adjust(run)
-        actions.append(Send(connection, self._welcome(run, peer, hello)))
+        actions.append(Send(connection, self._welcome(run, peer)))
         if not hello.recovering:
             actions.append(Send(connection, run.settings(now)))
         return actions
 
-    def _connect(self, connection: bytes, known: Connection, peer: Peer) -> None:
-        """From here on the peer uses this connection, and no other."""
-        before = None if peer.connection is None else self.admission.connections.get(peer.connection)
-        if before is not None:
-            before.part()
-        known.part()
-        known.peer, peer.connection = peer, connection
-
-    def _welcome(self, run: Run, peer: Peer, hello: Hello) -> Welcome:
+    def _welcome(self, run: Run, peer: Peer) -> Welcome:
         return Welcome(
+            peer.stream,
             run.name,
             peer.info.attempt,
             peer.watermark,
@@ -146,8 +142,7 @@ class Arrivals:
             self.pacing.window(),
             run.period_s,
             run.age_s,
-            hello.nonce,
-            self.admission.own_proof(hello.nonce),
+            self.instance,
         )
 
     def _meet_rival(self, run: Run, stream: bytes, origin: Origin, now: Moment) -> list[Action]:

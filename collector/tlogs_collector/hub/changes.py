@@ -159,13 +159,11 @@ def _report(over: Round[_Change], now: Moment) -> list[Action]:
 
 
 def _broadcast(run: Run, now: Moment) -> list[Action]:
-    """Send the desired state to everybody in the run."""
+    """Send the desired state to everybody in the run, once a host."""
     settings = run.settings(now)
-    return [
-        Send(peer.connection, settings)
-        for peer in run.peers.values()
-        if peer.connection is not None and not peer.recovering
-    ]
+    senders = (peer for peer in run.speaking.values() if not peer.recovering)
+    connections = dict.fromkeys(peer.connection for peer in senders if peer.connection is not None)
+    return [Send(connection, settings) for connection in connections]
 
 
 def _withdraw(run: Run, lease: Lease, displaced: Lease | None, now: Moment) -> list[Action]:

@@ -40,8 +40,7 @@ class Departures:
         return actions
 
     def _end(self, run: Run, peer: Peer, how: str, now: Moment) -> list[Action]:
-        if peer.connection is not None:
-            self.admission.part(peer.connection)
+        self.admission.part(peer)
         run.end(peer, how)
         return [PutStream(run.name, peer.stream, peer.info), *self.changes.answered(peer, now)]
 
@@ -52,9 +51,9 @@ class Departures:
             if now.s - peer.heard_s < period_s:
                 continue
             is_gone = peer.is_gone(now.s, period_s)
-            if self.runs.is_alive(peer.info.origin) is False or (is_gone and peer.connection is None):
+            if peer.connection is None and (is_gone or self.runs.is_alive(peer.info.origin) is False):
                 actions += self.gone(run, peer, now)
             elif is_gone and peer.connection is not None:
                 # It says hello if it receives this; if nobody is connected there any more, sending fails and says so.
-                actions.append(Send(peer.connection, Stranger()))
+                actions.append(Send(peer.connection, Stranger(peer.stream)))
         return actions

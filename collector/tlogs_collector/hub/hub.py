@@ -5,7 +5,7 @@ Theory of operation
 Events come in (`handle`, `opened`, `stored`, `tick`, …), actions go out; the server carries them out and reports the
 outcome as further events. The hub itself handles what streams send; its parts, each knowing only those before it:
 
-- `Admission`: connections, and the proof of the secret.
+- `Admission`: the connections, and which streams are sent over each.
 - `Runs`: which run a stream belongs to, and which one an operator means.
 - `Changes`: leases, and the rounds of answers to them.
 - `Followers`: who is told about new records.
@@ -25,12 +25,12 @@ from dataclasses import InitVar, dataclass, field
 from typing import Any, Final
 
 from tlogs_collector.hub.actions import Action, Append, PutStream, Say, Send
-from tlogs_collector.hub.admission import Admission
+from tlogs_collector.hub.admission import Admission, Connection
 from tlogs_collector.hub.arrivals import Arrivals, Stored
 from tlogs_collector.hub.changes import Changes
 from tlogs_collector.hub.departures import Departures
 from tlogs_collector.hub.followers import Followers
-from tlogs_collector.hub.pacing import PERIOD_S, Pacing
+from tlogs_collector.hub.pacing import AGE_S, PERIOD_S, Pacing
 from tlogs_collector.hub.peer import Peer, Verdict
 from tlogs_collector.hub.questions import Questions
 from tlogs_collector.hub.run import Run
@@ -50,7 +50,6 @@ from tlogs_shared.protocol.messages import (
     Heartbeat,
     Hello,
     Message,
-    Proof,
     Rewind,
     Stranger,
 )
@@ -69,15 +68,15 @@ SWEEP_S: Final = 5.0
 class Hub:
     """The collector's whole state.
 
-    `only_run` is the run that everything goes into (``--run``); `token` gives random bytes, `new_name` a name for
-    a run; `is_alive` tells whether a process on this host lives (None where that cannot be known).
+    `only_run` is the run that everything goes into (``--run``); `new_name` gives a name for a run; `is_alive` tells
+    whether a process on this host lives (None where that cannot be known); `instance` names this life of the
+    collector.
     """
 
-    secret: InitVar[bytes | None]
-    token: InitVar[Callable[[int], bytes]]
     new_name: InitVar[Callable[[], str]]
     is_alive: InitVar[Callable[[Origin], bool | None]]
     boot_id: str = ""
+    instance: str = ""
     only_run: InitVar[str | None] = None
     known: InitVar[Sequence[Known]] = ()
     admission: Admission = field(init=False)
@@ -92,21 +91,19 @@ class Hub:
 
     def __post_init__(
         self,
-        secret: bytes | None,
-        token: Callable[[int], bytes],
         new_name: Callable[[], str],
         is_alive: Callable[[Origin], bool | None],
         only_run: str | None,
         known: Sequence[Known],
     ) -> None:
         runs = Runs(new_name, is_alive, only_run, list(known))
-        self.admission = Admission(secret, token)
+        self.admission = Admission()
         self.changes = Changes(runs)
         self.followers = Followers(runs)
         self.pacing = Pacing(self.admission, self.followers)
         self.departures = Departures(runs, self.admission, self.changes)
-        self.arrivals = Arrivals(runs, self.admission, self.departures, self.pacing)
-        self.questions = Questions(runs, self.admission, self.changes, self.followers)
+        self.arrivals = Arrivals(runs, self.admission, self.departures, self.pacing, self.instance)
+        self.questions = Questions(runs, self.admission, self.changes, self.followers, self.instance)
 
     @property
     def runs(self) -> dict[str, Run]:
@@ -126,46 +123,31 @@ class Hub:
         if known.is_deaf:
             return []
         known.heard_s = now.s
-        if (peer := known.peer) is not None:
-            peer.heard_s = now.s
-            match message:
-                case Batch():
-                    return self._batch(connection, peer, message, now)
-                case Heartbeat():
-                    return self._heartbeat(connection, peer, message, now)
-                case Applied():
-                    peer.applied(message)
-                    return self.changes.answered(peer, now)
-                case Bye():
-                    return self._bye(connection, peer, message, now)
-                case _:
-                    pass
         match message:
-            case Proof():
-                actions, waiting = self.admission.prove(connection, known, message)
-                return actions if waiting is None else self._admitted(connection, waiting, now)
-            case Hello() | Ask() if not known.admitted:
-                challenge = self.admission.challenge(connection, known, message)
-                return challenge or self._admitted(connection, message, now)
-            case Hello() | Ask() | Change() | Follow() | Fetch() if known.admitted:
-                return self._admitted(connection, message, now)
+            case Batch():
+                peer = known.peers.get(message.header.stream)
+                return _unknown(connection, message.header.stream) if peer is None else self._batch(peer, message, now)
+            case Heartbeat():
+                return self._heartbeat(connection, known, message, now)
+            case Applied():
+                return self._applied(known, message, now)
+            case Bye():
+                peer = known.peers.get(message.stream)
+                return _unknown(connection, message.stream) if peer is None else self._bye(peer, message, now)
+            case Hello():
+                return self.arrivals.hello(connection, message, now)
+            case Ask() | Change() | Follow() | Fetch():
+                return self.questions.handle(connection, message, now)
             case _:
-                return [Send(connection, Stranger())]
-
-    def _admitted(self, connection: bytes, message: Hello | Ask | Change | Follow | Fetch, now: Moment) -> list[Action]:
-        if isinstance(message, Hello):
-            return self.arrivals.hello(connection, message, now)
-        return self.questions.handle(connection, message, now)
+                return self.broken(connection, "protocol", f"a {type(message).__name__}, which only a collector sends")
 
     def broken(self, connection: bytes, code: str, text: str) -> list[Action]:
         """A connection broke the protocol: refuse that, count it, and after a few of them ignore the connection."""
         return self.admission.broken(connection, code, text, self._now_s)
 
     def unreachable(self, connection: bytes) -> None:
-        """The connection is gone; its stream says hello on another if it lives."""
-        known = self.admission.forget(connection)
-        if known is not None:
-            known.part()
+        """The connection is gone; its streams say hello on another if they live."""
+        self.admission.forget(connection)
         self.followers.forget(connection)
 
     def opened(
@@ -180,53 +162,71 @@ class Hub:
 
     # Streams.
 
-    def _batch(self, connection: bytes, peer: Peer, message: Batch, now: Moment) -> list[Action]:
-        header = message.header
-        if header.stream != peer.stream:
-            return self.broken(connection, "protocol", "a batch of another stream than the one that said hello")
+    def _batch(self, peer: Peer, message: Batch, now: Moment) -> list[Action]:
+        peer.heard_s = now.s
         run = self.runs[peer.run]
-        if run.stalled:
+        if run.stalled or peer.connection is None:
             return []
         lost = peer.info.lost
-        match peer.judge(header):
+        match peer.judge(message.header):
             case Verdict.TAKE:
                 run.taken += 1
-                taken = Append(peer.run, header, message.payload)
+                taken = Append(peer.run, message.header, message.payload)
                 return [taken] if peer.info.lost == lost else [PutStream(peer.run, peer.stream, peer.info), taken]
             case Verdict.HAVE:
-                return [Send(connection, Ack(peer.stored, self.pacing.window()))]
+                return [Send(peer.connection, Ack([(peer.stream, peer.stored)], self.pacing.window()))]
             case Verdict.REWIND:
-                return [Send(connection, Rewind(peer.watermark))]
+                return [Send(peer.connection, Rewind(peer.stream, peer.watermark))]
             case Verdict.IGNORE:
                 return []
 
-    def _heartbeat(self, connection: bytes, peer: Peer, message: Heartbeat, now: Moment) -> list[Action]:
-        run = self.runs[peer.run]
-        changed = peer.beat(message, same_host=peer.info.origin.boot_id == self.boot_id != "")
-        beat = Beat(message.sent_ns, now.ns, now.ns, run.period_s, run.age_s)
-        actions: list[Action] = [Send(connection, beat)]
-        if changed:
-            actions.append(PutStream(run.name, peer.stream, peer.info))
-        if not peer.recovering and not (message.revision == peer.answered == run.revision):
-            actions.append(Send(connection, run.settings(now)))  # it missed them, or its answer was lost
+    def _heartbeat(self, connection: bytes, known: Connection, message: Heartbeat, now: Moment) -> list[Action]:
+        actions: list[Action] = []
+        runs: dict[str, Run] = {}
+        behind: set[str] = set()
+        for pulse in message.rows:
+            peer = known.peers.get(pulse.stream)
+            if peer is None:
+                actions += _unknown(connection, pulse.stream)
+                continue
+            peer.heard_s = now.s
+            run = runs[peer.run] = self.runs[peer.run]
+            same_host = peer.info.origin.boot_id == self.boot_id != ""
+            if peer.beat(pulse, None if same_host else (message.offset_ns, message.bound_ns)):
+                actions.append(PutStream(run.name, peer.stream, peer.info))
+            if not peer.recovering and not (pulse.revision == peer.answered == run.revision):
+                behind.add(run.name)  # it missed them, or its answer was lost
+        period_s = max((run.period_s for run in runs.values()), default=PERIOD_S)
+        age_s = max((run.age_s for run in runs.values()), default=AGE_S)
+        beat = Send(connection, Beat(message.sent_ns, now.ns, now.ns, period_s, age_s))
+        return [beat, *actions, *(Send(connection, runs[name].settings(now)) for name in behind)]
+
+    def _applied(self, known: Connection, message: Applied, now: Moment) -> list[Action]:
+        actions: list[Action] = []
+        for row in message.rows:
+            for stream in row.streams:
+                if (peer := known.peers.get(stream)) is not None:
+                    peer.applied(row)
+                    actions += self.changes.answered(peer, now)
         return actions
 
-    def _bye(self, connection: bytes, peer: Peer, message: Bye, now: Moment) -> list[Action]:
-        ack = Send(connection, Ack(peer.stored, self.pacing.window()))
-        return [*self.departures.bye(peer, message, now), ack]
+    def _bye(self, peer: Peer, message: Bye, now: Moment) -> list[Action]:
+        connection, ack = peer.connection, Ack([(peer.stream, peer.stored)], self.pacing.window())
+        actions = self.departures.bye(peer, message, now)
+        return actions if connection is None else [*actions, Send(connection, ack)]
 
     # The store.
 
     def stored(self, watermarks: Mapping[tuple[str, bytes], int]) -> list[Action]:
         """Acknowledge what the store has made safe: for each stream, all numbers below the given one."""
-        actions: list[Action] = []
-        window = self.pacing.window()
+        rows: dict[bytes, list[tuple[bytes, int]]] = {}
         for (run, stream), watermark in watermarks.items():
             peer = self.runs[run].peers[stream]
             peer.stored = max(peer.stored, watermark)
             if peer.connection is not None:
-                actions.append(Send(peer.connection, Ack(peer.stored, window)))
-        return actions
+                rows.setdefault(peer.connection, []).append((stream, peer.stored))
+        window = self.pacing.window()
+        return [Send(connection, Ack(stored, window)) for connection, stored in rows.items()]
 
     def unstored(self, run: str, header: Header, why: str) -> list[Action]:
         """The store refused a batch: take it back; the ranks keep what is not acknowledged and send it again."""
@@ -245,7 +245,7 @@ class Hub:
         for peer in found.peers.values():
             actions.append(PutStream(run, peer.stream, peer.info))
             if peer.connection is not None:
-                actions.append(Send(peer.connection, Rewind(peer.watermark)))
+                actions.append(Send(peer.connection, Rewind(peer.stream, peer.watermark)))
         return actions
 
     def reopened(self, run: str, streams: Mapping[bytes, Stored]) -> list[Action]:
@@ -293,3 +293,8 @@ class Hub:
     def closing_lines(self) -> list[str]:
         """One line a run, in the order in which they began."""
         return [run.closing_line() for run in sorted(self.runs.values(), key=lambda run: run.created_ns) if run.peers]
+
+
+def _unknown(connection: bytes, stream: bytes) -> list[Action]:
+    """A message of a stream that did not say hello on this connection."""
+    return [Send(connection, Stranger(stream))]

@@ -9,7 +9,7 @@ from tlogs_collector.hub.admission import Admission
 from tlogs_collector.hub.followers import Followers
 from tlogs_collector.hub.run import Run
 
-__all__ = ["PERIOD_S", "Pacing"]
+__all__ = ["AGE_S", "PERIOD_S", "Pacing"]
 
 MAX_WINDOW: Final = 4 * 1024 * 1024
 WINDOW_BUDGET: Final = 256 * 1024 * 1024
@@ -43,4 +43,4 @@ class Pacing:
 
     def window(self) -> int:
         """How many unacknowledged bytes one stream may have."""
-        return max(MIN_WINDOW, min(MAX_WINDOW, WINDOW_BUDGET // max(1, len(self.admission.connections))))
+        return max(MIN_WINDOW, min(MAX_WINDOW, WINDOW_BUDGET // max(1, self.admission.streams)))

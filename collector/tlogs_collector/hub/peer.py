@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Final
 
 from tlogs_shared.origin import StreamInfo
-from tlogs_shared.protocol.messages import Answer, Applied, Heartbeat
+from tlogs_shared.protocol.messages import Answer, AppliedRow, Pulse, Vital
 from tlogs_shared.storage.batch import Header
 
 __all__ = ["Peer", "Verdict"]
@@ -71,6 +71,7 @@ class Peer:
     report: bytes = b""
     offset_ns: int | None = None
     exchanges: int = 0
+    vital: Vital | None = None
     rewound_to: int | None = None
 
     @property
@@ -139,26 +140,31 @@ class Peer:
         self.gap = 0
         self.rewound_to = None
 
-    def applied(self, message: Applied) -> None:
+    def applied(self, message: AppliedRow) -> None:
         """Take in what became of the settings."""
         self.revision = self.answered = message.revision
         self.answers, self.report = message.answers, message.report
 
-    def beat(self, message: Heartbeat, *, same_host: bool) -> bool:
-        """Take in a heartbeat; whether what is known of the stream changed and should be stored."""
-        self.low_ts = max(self.low_ts, message.low_ts)
-        self.revision = message.revision
-        changed = dict(message.dropped) != dict(self.info.dropped)
-        self.info = replace(self.info, head=max(self.info.head, message.head), dropped=dict(message.dropped))
-        if same_host or message.offset_ns is None or message.bound_ns is None:
+    def beat(self, pulse: Pulse, clock: tuple[int | None, int | None] | None) -> bool:
+        """Take in a row of a heartbeat; return True where what is known of the stream changed and should be stored.
+
+        *clock* is the offset of its host's clock and that offset's bound, None on the collector's own host.
+        """
+        self.low_ts = max(self.low_ts, pulse.low_ts)
+        self.revision = pulse.revision
+        self.vital = pulse.vital
+        changed = dict(pulse.dropped) != dict(self.info.dropped)
+        self.info = replace(self.info, head=max(self.info.head, pulse.head), dropped=dict(pulse.dropped))
+        offset_ns, bound_ns = clock or (None, None)
+        if offset_ns is None or bound_ns is None:
             return changed
-        self.offset_ns = message.offset_ns
+        self.offset_ns = offset_ns
         self.exchanges += 1
-        sure = message.bound_ns <= SURE_BOUND_NS or self.exchanges >= ENOUGH_EXCHANGES
+        sure = bound_ns <= SURE_BOUND_NS or self.exchanges >= ENOUGH_EXCHANGES
         if self.info.bound_ns is None and sure:
             # Fixed once, so that two reads of the run give the same order; used only where it exceeds its error.
-            offset = message.offset_ns if abs(message.offset_ns) > message.bound_ns else None
-            self.info = replace(self.info, offset_ns=offset, bound_ns=message.bound_ns)
+            offset = offset_ns if abs(offset_ns) > bound_ns else None
+            self.info = replace(self.info, offset_ns=offset, bound_ns=bound_ns)
             changed = True
         return changed
 

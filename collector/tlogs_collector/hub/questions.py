@@ -29,6 +29,7 @@ class Questions:
     admission: Admission
     changes: Changes
     followers: Followers
+    instance: str = ""
 
     def handle(self, connection: bytes, message: Ask | Change | Follow | Fetch, now: Moment) -> list[Action]:
         """Answer an operator's message."""
@@ -58,7 +59,7 @@ class Questions:
     def _answer(self, ask: Ask, now: Moment) -> tuple[str, Any]:
         """An error or "", and the answer."""
         if ask.what == "hello":
-            return "", {}
+            return "", {"instance": self.instance}
         if ask.what == "runs":
             return "", [_run_row(run) for run in self.runs.by_name.values()]
         rejected = self.admission.rejected

@@ -180,7 +180,7 @@ class Run:
 
     def settings(self, now: Moment) -> Settings:
         """The desired state as it is sent: each lease with the time that is left of it."""
-        return Settings(self.revision, [lease.as_map() for lease in self.in_force(now)])
+        return Settings(self.name, self.revision, [lease.as_map() for lease in self.in_force(now)])
 
     def in_force(self, now: Moment) -> list[Lease]:
         """The leases that have not ended, each with the time that is left of it."""

@@ -1,12 +1,11 @@
-"""What is said between a rank, the collector and an operator.
+"""What agents, the collector and operators say to each other.
 
-Each message is a frozen dataclass; `tlogs_shared.protocol.wire` turns it into frames and back. The comments say who
-speaks to whom. A conversation of a rank::
+Each message is a frozen dataclass; `tlogs_shared.protocol.wire` turns it into one frame and back. Who may speak is
+decided before anything is said, by the door (`tlogs_collector.listener`). A connection is a host's: an agent speaks
+for many streams over it, and names the stream in each message::
 
-    rank                         collector
+    agent                        collector
     Hello            ------->
-                     <-------    Challenge            (only where the collector has a secret)
-    Proof            ------->
                      <-------    Welcome, Settings
     Batch, Heartbeat ------->
                      <-------    Ack, Beat, Settings  (Rewind: "I am missing something, go back")
@@ -22,8 +21,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, NamedTuple, TypeAlias
 
+from tlogs_shared.end import End
 from tlogs_shared.origin import Origin
 from tlogs_shared.storage.batch import Header
 
@@ -32,11 +32,11 @@ __all__ = [
     "Ack",
     "Answer",
     "Applied",
+    "AppliedRow",
     "Ask",
     "Batch",
     "Beat",
     "Bye",
-    "Challenge",
     "Change",
     "Count",
     "Fetch",
@@ -46,12 +46,13 @@ __all__ = [
     "Message",
     "News",
     "Page",
-    "Proof",
+    "Pulse",
     "Refused",
     "Report",
     "Rewind",
     "Settings",
     "Stranger",
+    "Vital",
     "Welcome",
 ]
 
@@ -67,92 +68,111 @@ Answer: TypeAlias = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Rank: I am this stream; said again with a newer `origin` where a label was learnt late.
+    """Agent: I send this stream; said again with a newer `origin` where a label was learnt late.
 
     `head` is the number that the next record gets, `first` the oldest number that can still be supplied. `recovering`
-    says that the speaker is not the process itself but brings in the outbox it left.
+    says that its process had ended before its agent first saw it.
     """
 
     stream: bytes
     origin: Origin
     head: Count
     first: Count
-    nonce: bytes
     recovering: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
-    """Rank or operator: the answer to `Challenge`."""
-
-    proof: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Batch:
-    """Rank: records."""
+    """Agent: records of the stream that the header names."""
 
     header: Header
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Heartbeat:
-    """Rank: where I am.
+class Vital(NamedTuple):
+    """How a process is: `running`, `blocked` (in the kernel, uninterruptibly) or `stopped`.
 
-    `low_ts` promises that nothing older will follow; `revision` is the settings in force here; `sent_ns` is the
-    wall clock at the sending, `offset_ns` with `bound_ns` the best estimate of what to add to this clock to get the
-    collector's, None before there is one.
+    `cpu_ms` is the CPU that it used since the last heartbeat, `unanswered_s` for how long it has not answered its
+    agent, 0 where it was not asked.
     """
 
+    state: str
+    cpu_ms: Count
+    unanswered_s: float
+
+
+class Pulse(NamedTuple):
+    """One stream in a heartbeat.
+
+    `low_ts` promises that nothing older will follow; `revision` is the settings in force in its process.
+    """
+
+    stream: bytes
     head: Count
     low_ts: int
     revision: Count
-    sent_ns: int
-    dropped: Mapping[int, Count] = field(default_factory=dict)
-    offset_ns: int | None = None
-    bound_ns: int | None = None
+    dropped: Mapping[int, Count]
+    vital: Vital | None
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
-    """Rank: this is what became of the settings of `revision`.
+class Heartbeat:
+    """Agent: where the streams of this host are.
 
-    `answers` has for each lease in my scope, by its revision, `[kind, reason]` with the kinds `applied`, `ignored`
-    and `failed`; `report` is the levels in force, as `tlogs levels` shows them: a map as bytes (`wire.pack_plain`),
-    which the collector keeps and hands on without looking inside.
+    `sent_ns` is the wall clock at the sending, `offset_ns` with `bound_ns` the best estimate of what to add to this
+    clock to get the collector's, None before there is one.
     """
 
+    sent_ns: int
+    offset_ns: int | None
+    bound_ns: int | None
+    rows: Sequence[Pulse]
+
+
+class AppliedRow(NamedTuple):
+    """What became of the settings of `revision` on these streams, all the same.
+
+    `answers` has for each lease in scope, by its revision, `(kind, reason)` with the kinds `applied`, `ignored` and
+    `failed`; `report` is the levels in force, as `tlogs levels` shows them: a map as bytes (`wire.pack_plain`), which
+    the collector keeps and hands on without looking inside.
+    """
+
+    streams: Sequence[bytes]
     revision: Count
     answers: Mapping[int, Answer]
     report: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Bye:
-    """Rank: I end here; `head` and `dropped` are final."""
+class Applied:
+    """Agent: what became of settings; streams with the same answers share a row."""
 
-    head: Count
-    dropped: Mapping[int, Count] = field(default_factory=dict)
+    rows: Sequence[AppliedRow]
 
 
 @dataclass(frozen=True, slots=True)
-class Challenge:
-    """Collector: prove that you have the secret; `proof` shows that I have it."""
+class Bye:
+    """Agent: this stream ends; `head` and `dropped` are final.
 
-    nonce: bytes
-    proof: bytes
+    `end` is how its process ended, None where it goes on without us.
+    """
+
+    stream: bytes
+    head: Count
+    dropped: Mapping[int, Count] = field(default_factory=dict)
+    end: End | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """Collector: go on from `watermark`.
+    """Collector: go on from `watermark` in this stream.
 
-    `stored` is the number below which everything is safe; `window` is how many bytes may be unacknowledged;
-    `period_s` is the time between heartbeats, `age_s` how old a record may become before it is sent.
-    `nonce` is that of the hello that this answers, `proof` shows that the collector has the secret, as in `Challenge`.
+    `stored` is the number below which everything is safe; `window` is how many bytes of a stream may be
+    unacknowledged; `period_s` is the time between heartbeats, `age_s` how old a record may become before it is sent.
+    `instance` names this life of the collector, as its notice does.
     """
 
+    stream: bytes
     run: str
     attempt: Count
     watermark: Count
@@ -160,22 +180,22 @@ class Welcome:
     window: Count
     period_s: float
     age_s: float
-    nonce: bytes = b""
-    proof: bytes = b""
+    instance: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """Collector: everything below `stored` is safe."""
+    """Collector: in each of these streams everything below the number beside it is safe."""
 
-    stored: Count
+    rows: Sequence[tuple[bytes, Count]]
     window: Count
 
 
 @dataclass(frozen=True, slots=True)
 class Rewind:
-    """Collector: that batch does not begin at `watermark`; send from there."""
+    """Collector: the last batch of this stream does not begin at `watermark`; send from there."""
 
+    stream: bytes
     watermark: Count
 
 
@@ -192,32 +212,38 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Collector: the desired state, whole. `leases` are maps as `Lease.as_map` makes them."""
+    """Collector: the desired state of a run, whole. `leases` are maps as `Lease.as_map` makes them."""
 
+    run: str
     revision: Count
     leases: Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Stranger:
-    """Collector: I do not know this connection; say hello."""
+    """Collector: I do not know this stream on this connection (empty: any); say hello."""
+
+    stream: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Collector: no, and why. `code` is `access`, `version`, `run`, `protocol` or `closing`."""
+    """Collector: no, and why, to a stream (empty: to the connection).
 
+    `code` is `access`, `version`, `run`, `protocol` or `closing`.
+    """
+
+    stream: bytes
     code: str
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Operator: a question. `what` names it, `options` are its own. An `Ask` also opens the conversation."""
+    """Operator: a question. `what` names it, `options` are its own."""
 
     number: int
     what: str
-    nonce: bytes = b""
     run: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -296,12 +322,10 @@ class Page:
 
 Message: TypeAlias = (
     Hello
-    | Proof
     | Batch
     | Heartbeat
     | Applied
     | Bye
-    | Challenge
     | Welcome
     | Ack
     | Rewind

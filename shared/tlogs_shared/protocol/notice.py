@@ -17,7 +17,11 @@ FILE_NAME: Final = "collector.json"
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What a collector writes into its directory, readable by its user only."""
+    """What a collector writes into its directory, readable by its user only.
+
+    `endpoint` is for other hosts and users who have `secret`; `socket` is the path of the unix socket by which
+    processes of this user on its host (`boot_id`) reach it without one. `instance` names this life of the collector.
+    """
 
     endpoint: str
     secret: str | None
@@ -26,6 +30,8 @@ class Notice:
     boot_id: str
     directory: str
     version: str
+    socket: str = ""
+    instance: str = ""
     runs: Sequence[str] = field(default_factory=tuple)
 
     def to_json(self) -> str:
@@ -49,6 +55,8 @@ class Notice:
                 boot_id=str(values.get("boot_id", "")),
                 directory=str(values["directory"]),
                 version=str(values.get("version", "")),
+                socket=str(values.get("socket", "")),
+                instance=str(values.get("instance", "")),
                 runs=[str(run) for run in values.get("runs", ())],
             )
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:

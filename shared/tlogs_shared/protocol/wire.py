@@ -1,20 +1,21 @@
 """Messages as frames of bytes, and back.
 
-The first frame is the protocol's version (one byte) and the message's letter; the second the fields as a msgpack
-array; a `Batch` has its header and its payload as second and third frame instead. Sizes are checked before anything
-is unpacked, types after.
+A message is one frame: the protocol's version (one byte), the message's letter (one byte), and the fields as a msgpack
+array; a `Batch` has its header and its payload there instead. Never two frames: a peer that stops between them ends the
+other process (an assertion of libzmq 4.3.5). Sizes are checked before anything is unpacked, types after.
 """
 
 from __future__ import annotations
 
 import math
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_hints
 
 import msgpack
 
+from tlogs_shared.end import End
 from tlogs_shared.errors import MessageError
 from tlogs_shared.origin import STREAM_ID_BYTES, Origin
 from tlogs_shared.protocol import messages
@@ -23,10 +24,13 @@ from tlogs_shared.storage.batch import HEADER_BYTES, MAX_PAYLOAD_BYTES, Header, 
 
 __all__ = ["MAX_FRAME_BYTES", "VERSION", "VersionError", "decode", "encode", "pack_plain", "unpack_plain"]
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Raised whenever a message changes its meaning; a collector says so to a peer of another version."""
 
-MAX_FRAME_BYTES: Final = max(MAX_PAYLOAD_BYTES, 8 * 1024 * 1024)
+HEAD_BYTES: Final = 2
+"""Version and letter."""
+
+MAX_FRAME_BYTES: Final = max(HEAD_BYTES + HEADER_BYTES + MAX_PAYLOAD_BYTES, 8 * 1024 * 1024)
 """No frame is larger; the socket itself refuses one that is."""
 
 MAX_FIELDS: Final = (16 * 1024, 64)
@@ -35,7 +39,9 @@ makes room for as many elements as an array says it has, a thousand arrays deep,
 """
 
 LARGER_FIELDS: Final[dict[type[Any], tuple[int, int]]] = {
-    messages.Applied: (256 * 1024, 4096),
+    messages.Ack: (256 * 1024, 8192),
+    messages.Applied: (8 * 1024 * 1024, 8192),
+    messages.Heartbeat: (2 * 1024 * 1024, 8192),
     messages.Change: (256 * 1024, 4096),
     messages.Settings: (8 * 1024 * 1024, 4096),
     messages.Report: (8 * 1024 * 1024, 200_000),  # a row for each of 20,000 ranks
@@ -48,12 +54,10 @@ MAX_DEPTH: Final = 16
 
 _LETTERS: Final[dict[str, type[Any]]] = {
     "H": messages.Hello,
-    "P": messages.Proof,
     "B": messages.Batch,
     "h": messages.Heartbeat,
     "p": messages.Applied,
     "X": messages.Bye,
-    "C": messages.Challenge,
     "W": messages.Welcome,
     "A": messages.Ack,
     "R": messages.Rewind,
@@ -76,37 +80,38 @@ class VersionError(MessageError):
     """The peer speaks another version of the protocol."""
 
 
-def encode(message: Message) -> list[bytes]:
-    """The frames of *message*."""
+def encode(message: Message) -> bytes:
+    """The frame of *message*."""
     kind = type(message)
     head = bytes([VERSION, ord(_LETTER_OF[kind])])
     if isinstance(message, Batch):
-        return [head, message.header.pack(), message.payload]
+        return b"".join((head, message.header.pack(), message.payload))
     values = [getattr(message, name) for name, _ in _CHECKS[kind]]
-    return [head, msgpack.packb(values, default=_as_map, unicode_errors="surrogatepass")]
+    packed: bytes = msgpack.packb(values, default=_as_map, unicode_errors="surrogatepass")
+    return head + packed
 
 
-def decode(frames: Sequence[bytes]) -> Message:
-    """The message in *frames*.
+def decode(frame: bytes) -> Message:
+    """The message in *frame*.
 
     Raises:
         VersionError: the peer speaks another version.
         MessageError: no message, or one beyond the limits.
     """
-    if not frames or len(frames[0]) != 2:
-        raise MessageError("expected a message, whose first frame has two bytes")
-    version, letter = frames[0]
+    if len(frame) < HEAD_BYTES:
+        raise MessageError("expected a message, which has two bytes at least")
+    version, letter = frame[0], frame[1]
     if version != VERSION:
         raise VersionError(f"the peer speaks version {version} of the protocol, this is version {VERSION}")
     kind = _LETTERS.get(chr(letter))
     if kind is None:
         raise MessageError(f"unknown message {chr(letter)!r}")
     if kind is Batch:
-        return _batch(frames)
+        return _batch(frame)
     max_bytes, max_items = LARGER_FIELDS.get(kind, MAX_FIELDS)
-    if len(frames) != 2 or len(frames[1]) > max_bytes:
-        raise MessageError(f"expected a {kind.__name__} of one frame of at most {max_bytes} bytes")
-    values = _unpack(frames[1], kind.__name__, max_items)
+    if len(frame) - HEAD_BYTES > max_bytes:
+        raise MessageError(f"expected a {kind.__name__} of at most {max_bytes} bytes")
+    values = _unpack(memoryview(frame)[HEAD_BYTES:], kind.__name__, max_items)
     checks = _CHECKS[kind]
     if type(values) is not list or len(values) != len(checks):
         raise MessageError(f"expected a {kind.__name__} of {len(checks)} fields")
@@ -144,17 +149,19 @@ def unpack_plain(data: bytes) -> dict[str, Any]:
     return found
 
 
-def _batch(frames: Sequence[bytes]) -> Batch:
-    if len(frames) != 3 or len(frames[1]) != HEADER_BYTES:
+def _batch(frame: bytes) -> Batch:
+    if len(frame) < HEAD_BYTES + HEADER_BYTES:
         raise MessageError("expected a batch of a header and a payload")
-    header = Header.unpack(frames[1])
+    view = memoryview(frame)
+    header = Header.unpack(view[HEAD_BYTES:])
     if header.kind is not Kind.BATCH:
         raise MessageError(f"expected a batch, found a {header.kind.name} frame, which only a collector writes")
-    check_payload(header, frames[2])
-    return Batch(header, frames[2])
+    payload = bytes(view[HEAD_BYTES + HEADER_BYTES :])
+    check_payload(header, payload)
+    return Batch(header, payload)
 
 
-def _unpack(data: bytes, what: str, max_items: int) -> Any:
+def _unpack(data: bytes | memoryview, what: str, max_items: int) -> Any:
     limit = min(max_items, len(data))
     try:
         return msgpack.unpackb(
@@ -174,8 +181,10 @@ class _Mismatch(Exception):
 
 
 def _as_map(value: Any) -> Any:
-    if isinstance(value, Origin):
+    if isinstance(value, Origin | End):
         return value.as_map()
+    if isinstance(value, Sequence):
+        return list(value)
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"a message cannot carry {type(value).__name__}")
@@ -185,8 +194,9 @@ def _check(hint: Any) -> Callable[[Any], Any]:
     """What checks a value against the type *hint* of a message's field, and returns the value to use."""
     if hint is Any:
         return _plain
-    if hint is Origin:
-        return Origin.from_map
+    if hint in (Origin, End):
+        read: Callable[[Any], Any] = hint.from_map
+        return read
     if hint is float:
         return lambda value: float(_expect(value, type(value) in (int, float) and math.isfinite(value)))
     if hint is int:
@@ -198,11 +208,10 @@ def _check(hint: Any) -> Callable[[Any], Any]:
         inner = _check(next(arg for arg in args if arg is not type(None)))
         return lambda value: None if value is None else inner(value)
     if origin is tuple:
-        parts = [_check(arg) for arg in args]
-        return lambda value: tuple(
-            part(v)
-            for part, v in zip(parts, _expect(value, type(value) is list and len(value) == len(parts)), strict=True)
-        )
+        return _fields(tuple, [_check(arg) for arg in args])
+    if isinstance(hint, type) and issubclass(hint, tuple):  # a NamedTuple
+        named = get_type_hints(hint, include_extras=True)
+        return _fields(lambda values: hint(*values), [_check(found) for found in named.values()])
     if origin is not None and issubclass(origin, Mapping):
         key, item = _check(args[0]), _check(args[1])
         return lambda value: {key(k): item(v) for k, v in _expect(value, type(value) is dict).items()}
@@ -210,6 +219,16 @@ def _check(hint: Any) -> Callable[[Any], Any]:
         element = _check(args[0])
         return lambda value: [element(v) for v in _expect(value, type(value) is list)]
     return lambda value: _expect(value, type(value) is hint)
+
+
+def _fields(make: Callable[[Iterable[Any]], Any], parts: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
+    """What checks an array of as many values as there are *parts*, each by its own."""
+
+    def check(value: Any) -> Any:
+        _expect(value, type(value) is list and len(value) == len(parts))
+        return make([part(v) for part, v in zip(parts, value, strict=True)])
+
+    return check
 
 
 def _plain(value: Any, depth: int = 0) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tlogs.worker.held_leases import Tenure
+from tlogs.worker.held_leases import HeldLeases
 from tlogs_shared.protocol.lease import Lease
 
 
@@ -18,7 +18,7 @@ def revisions(leases: list[Lease]) -> list[int]:
 
 
 def test_what_the_collector_sends_again_can_shorten_and_never_prolong() -> None:
-    tenure = Tenure()
+    tenure = HeldLeases()
     tenure.replace([lease(1, 60.0), lease(2, None)], 0.0)
     assert tenure.next_end_s == 60.0
     tenure.replace([lease(1, 60.0), lease(2, None)], 30.0)
@@ -32,7 +32,7 @@ def test_what_the_collector_sends_again_can_shorten_and_never_prolong() -> None:
 
 
 def test_what_began_and_what_ended_is_told_once() -> None:
-    tenure = Tenure()
+    tenure = HeldLeases()
     assert [revisions(found) for found in tenure.replace([lease(1), lease(2)], 0.0)] == [[1, 2], []]
     assert [revisions(found) for found in tenure.replace([lease(2), lease(3)], 1.0)] == [[3], [1]]
     assert revisions(tenure.leases) == [2, 3]
@@ -41,13 +41,13 @@ def test_what_began_and_what_ended_is_told_once() -> None:
 
 
 def test_a_lease_that_comes_too_late_never_begins() -> None:
-    tenure = Tenure()
+    tenure = HeldLeases()
     assert tenure.replace([lease(1, 0.0)], 5.0) == ([], [])
     assert tenure.replace([lease(1, 60.0)], 6.0) == ([], [])
 
 
 def test_a_collector_that_lost_its_journal_may_use_a_number_again() -> None:
-    tenure = Tenure()
+    tenure = HeldLeases()
     tenure.replace([lease(1, 5.0)], 0.0)
     tenure.expire(5.0)
     began, _ = tenure.replace([lease(1, 60.0, born_ns=6)], 6.0)
@@ -56,7 +56,7 @@ def test_a_collector_that_lost_its_journal_may_use_a_number_again() -> None:
 
 @given(st.lists(st.tuples(st.floats(0.0, 30.0), st.none() | st.floats(0.0, 90.0)), min_size=1, max_size=10))
 def test_a_lease_never_ends_later_than_at_first_and_stays_ended(told: list[tuple[float, float | None]]) -> None:
-    tenure = Tenure()
+    tenure = HeldLeases()
     now, latest, has_ended = 0.0, float("inf"), False
     for wait, ttl_s in told:
         now += wait

@@ -9,8 +9,29 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+from tests.limits import scaled
 
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "GROUP_RANK")
+
+# On a busy machine an example takes as long as it takes. In CI the same examples are drawn each time.
+settings.register_profile(
+    "patient",
+    settings.get_profile("ci" if os.environ.get("CI") else "default"),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("patient")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Every test's limit, its own or that of all, is scaled as those inside it are."""
+    for item in items:
+        marker = item.get_closest_marker("timeout")
+        seconds = (
+            marker.args[0] if marker is not None else float(config.getoption("timeout") or config.getini("timeout"))
+        )
+        item.add_marker(pytest.mark.timeout(scaled(seconds)), append=False)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

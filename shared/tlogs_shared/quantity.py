@@ -1,4 +1,9 @@
-"""Durations and sizes as people write them: `250ms 5s 10m 2h 7d`, `64MiB 20GB`."""
+"""Durations and sizes as people write them: `250ms 5s 10m 2h 7d 1h30m`, `64MiB 20GB 512`.
+
+Every duration and every size in an option or a variable is read here. The units are those of SI and IEC 80000-13,
+in any case: `k`, `M`, `G`, `T` (with or without `B`) are powers of 1000; `Ki`, `Mi`, `Gi`, `Ti` are powers of 1024; a
+plain number is bytes. A duration always has a unit.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +31,10 @@ _SIZE: Final = re.compile(r"(\d{1,15}(?:\.\d{1,20})?)\s*([kmgt]?i?)b?", re.IGNOR
 
 
 def parse_duration(text: str, *, source: str = "duration") -> float:
-    """A duration in seconds; parts may follow each other.
+    """A duration in seconds; it may have several parts.
 
     Raises:
-        ConfigError: *text* is no duration; *source* says where it was found.
+        ConfigError: *text* is not a duration; the message begins with *source*, where it was found.
 
     >>> parse_duration("250ms"), parse_duration("1h30m")
     (0.25, 5400.0)
@@ -65,7 +70,7 @@ def parse_size(text: str, *, source: str = "size") -> int:
     """A size in bytes.
 
     Raises:
-        ConfigError: *text* is no size; *source* says where it was found.
+        ConfigError: *text* is not a size; the message begins with *source*, where it was found.
 
     >>> parse_size("64MiB"), parse_size("20GB"), parse_size("512")
     (67108864, 20000000000, 512)
@@ -73,4 +78,5 @@ def parse_size(text: str, *, source: str = "size") -> int:
     match = _SIZE.fullmatch(text.strip())
     if match is None or match[2].lower() not in _FACTORS:
         raise ConfigError(f"{source} {text!r}: expected a size such as 64MiB or 20GB")
-    return int(float(match[1]) * _FACTORS[match[2].lower()])
+    factor = _FACTORS[match[2].lower()]
+    return int(match[1]) * factor if match[1].isdigit() else int(float(match[1]) * factor)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.limits import scaled
 
 HERE = Path(__file__).parent
 
@@ -20,7 +21,7 @@ def run(name: str, *options: str, state: Path) -> str:
         [sys.executable, HERE / f"{name}.py", *options],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=scaled(150),
         env={"PATH": "/usr/bin:/bin", "HOME": str(state), "TMPDIR": str(state)},
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -35,9 +35,7 @@ class Kept:
 class Stage:
     """A hub whose actions are carried out in memory; messages to a connection wait in `sent`."""
 
-    def __init__(
-        self, *, known: Sequence[Known] = (), only_run: str | None = None
-    ) -> None:
+    def __init__(self, *, known: Sequence[Known] = (), only_run: str | None = None) -> None:
         self.now = Moment(1000.0, 10**18)
         self.alive: dict[int, bool] = {}
         """By pid, what is known of processes on the collector's host; of others nothing is."""

@@ -1,6 +1,6 @@
 """Ask torch again and write down its answers: `python tests/data/record_torch_answers.py`, with torch 2.13.0 installed.
 
-The answers stand in `torch_answers.json` beside this file, for `tests/client/levels/test_torch_agreement.py` where
+The answers stand in `torch_answers.json` beside this file, for `tests/client/loggers/test_torch_agreement.py` where
 there is no torch. An answer names only the loggers that differ from the step before, see `compact`.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -105,8 +106,10 @@ def compact(answers: list[Any]) -> None:
 
 
 def main() -> None:
-    levels = HERE.parent / "client" / "levels"
-    suite = runpy.run_path(str(levels / "test_torch_agreement.py")) | runpy.run_path(str(levels / "conftest.py"))
+    sys.path.insert(0, str(HERE.parents[1]))  # where `tests.limits` is found
+    suite: dict[str, Any] = {}
+    for name in ("test_torch_agreement", "conftest"):
+        suite |= runpy.run_path(str(HERE.parent / "client" / "loggers" / f"{name}.py"))
     with tempfile.TemporaryDirectory() as root:
         server = suite["Server"]("torch", suite["make_packages"](Path(root)))
         asked = cases(suite["probes"])

@@ -45,7 +45,7 @@ def test_an_honest_input_is_read(name: str) -> None:
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of patterns that a later Python may read differently
 @pytest.mark.parametrize("name", NAMES)
 @given(st.data())
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_any_input_is_read_or_refused(name: str, data: st.DataObject) -> None:
     decoder = DECODERS[name]
     try:

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import pytest
+from tests.limits import scaled
 
 import tlogs
 
 T = TypeVar("T")
 
-DEADLINE_S: Final = 30.0
+DEADLINE_S: Final = scaled(60.0)
 """Nothing here takes a tenth of it, but the machine may be busy."""
 
 POLL_S: Final = 0.02

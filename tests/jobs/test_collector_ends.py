@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import signal
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -89,16 +88,14 @@ def test_a_stopped_collector_stays_for_its_ranks(lab: Lab) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_a_collector_at_once(lab: Lab, number: int) -> None:
     """It does not wait for the rank, which is named, and whose records it goes on keeping."""
-    collector = lab.collector("--quiet")
+    collector = lab.collector("--quiet", "--grace", "1h")
     worker = lab.worker(LOGGING, 3, 4, collector=collector)
     worker.says("ready")
     lab.wait_for_more(collector)
     collector.signal(number)
     lab.wait_for(lambda: "press Ctrl-C again to stop now" in collector.err)
     collector.signal(number)
-    began = time.monotonic()
     [closing] = collector.closes()
-    assert time.monotonic() - began < 5
     assert closing.wordless == "3"
     again = lab.collector("--quiet", port=collector.port)
     count = logged(worker)

@@ -7,11 +7,12 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.limits import scaled
 
 if TYPE_CHECKING:
     from tests.jobs.conftest import Lab, Process
 
-pytestmark = [pytest.mark.multiprocess, pytest.mark.torch, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.multiprocess, pytest.mark.torch, pytest.mark.timeout(300)]
 
 WORKER = "import tlogs\ntlogs.init()\n"
 
@@ -48,7 +49,7 @@ def test_what_is_stored_is_what_torch_printed(lab: Lab, first: str) -> None:
     environ = {**lab.rank(collector=collector), "TORCH_LOGS": "+dynamo,graph_breaks,recompiles"}
     worker: Process = lab.start(command, environ)
     try:
-        worker.popen.wait(120)
+        worker.popen.wait(scaled(240))
     finally:
         printed = lines(worker.err)
     assert worker.popen.returncode == 0, worker.err

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,13 +25,11 @@ def closed_port() -> Iterator[str]:
 
 def test_a_script_without_its_collector_runs_and_ends_unharmed(lab: Lab, closed_port: str) -> None:
     """Its records stay in the outbox, it says so once, at its end, and `tlogs recover` brings them in."""
-    script = "for n in range(100): log.info('step %d', n)\nprint('done')\nimport time\nprint(time.monotonic())\n"
-    worker = lab.worker(script, collector=closed_port)
+    script = "for n in range(100): log.info('step %d', n)\nprint('done')\nsession.close(3600, at_exit=True)\n"
+    worker = lab.worker(script, collector=closed_port)  # an hour for records that are moving, and here none moves
     [said] = worker.ends().splitlines()
     assert said.endswith("100 records kept in the outbox; deliver them with: tlogs recover")
-    done, ended = worker.out.split()
-    assert done == "done"
-    assert time.monotonic() - float(ended) < 3, "it waits a second for a collector that may be about to answer"
+    assert worker.out == "done\n"
     [outbox] = lab.outboxes.iterdir()
     collector = lab.collector("--quiet")
     assert (
@@ -49,32 +46,32 @@ def test_recover_brings_in_what_waits_for_a_collector(lab: Lab) -> None:
     lab.worker("for n in range(100): log.info('step %d', n)\n", rank=5, world_size=8, collector=first).ends()
     second = lab.collector("--quiet", port=first.port, name="others", TLOGS_OUTBOX_DIR=str(lab.root / "not here"))
     said = lab.tlogs("recover")
-    assert said.startswith("rank5: 100 records brought in from ")
+    assert said.startswith("rank5: 100 records delivered from ")
     assert lab.tlogs("recover") == "no outbox of a dead worker here\n"
     [closing] = second.stop()
     assert (closing.records, closing.ranks, closing.wordless) == (100, 1, None)
     assert [record["message"] for record in lab.cat(name="others")] == [f"step {n}" for n in range(100)]
 
 
-@pytest.mark.parametrize(
-    ("rank", "complains"),
-    [pytest.param(0, True, id="the first of its host"), pytest.param(1, False, id="any other")],
-)
-def test_a_script_says_once_a_host_why_nobody_answers(lab: Lab, closed_port: str, rank: int, complains: bool) -> None:
-    """After ten seconds, which are shortened here; once, with the cause; and nobody is stopped."""
+def test_a_script_says_once_a_host_why_nobody_answers(lab: Lab, closed_port: str) -> None:
+    """After ten seconds, which are shortened here; the first rank of its host, with the cause; nobody is stopped."""
     script = f"""
-import tlogs.worker.forwarder, logging, os, time
+import tlogs.worker.forwarder, logging, os, sys
 tlogs.worker.forwarder.UNHEARD_S = 0.2
 os.environ['TLOGS_COLLECTOR'] = '{closed_port}'
 tlogs.shutdown()
 tlogs.init()
-deadline = time.monotonic() + 2.2
-while time.monotonic() < deadline: time.sleep(0.1)
+print("waits")
+sys.stdin.readline()
 """
-    worker = lab.worker(script, rank, 2)
-    said = worker.ends()
+    other = lab.worker(script, 1, 2)
+    other.says("waits")
+    first = lab.worker(script, 0, 2)
     expected = f"tlogs: no collector at tcp://{closed_port}: nothing listens there; records wait in the outbox\n"
-    assert said == (expected if complains else "")
+    lab.wait_for(lambda: first.err == expected)
+    for worker, said in ((other, ""), (first, expected)):
+        worker.tell()
+        assert worker.ends() == said
 
 
 def test_disabled_it_does_nothing_at_all(lab: Lab) -> None:

@@ -43,6 +43,7 @@ def test_what_is_no_duration_is_named(text: str) -> None:
         ("2 Ti", 2 << 40),
         ("10b", 10),
         ("1KB", 1000),
+        ("999999999999999", 999_999_999_999_999),
     ],
 )
 def test_a_size_is_a_number_with_a_decimal_or_binary_unit(text: str, size: int) -> None:

@@ -10,12 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.limits import scaled
 
 TORTURE = Path(__file__).with_name("torture.py")
 
 
 @pytest.mark.multiprocess
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("outboxes", "seed"), [("roomy", 1), ("tight", 2)])
 def test_nothing_is_lost_or_doubled_whatever_goes_wrong(outboxes: str, seed: int, tmp_path: Path) -> None:
     """Collector and workers are killed, stopped and cut off; every call that returned is stored, or counted."""
@@ -29,11 +30,11 @@ def test_nothing_is_lost_or_doubled_whatever_goes_wrong(outboxes: str, seed: int
         start_new_session=True,
     )
     try:
-        out, _ = process.communicate(timeout=200)
+        out, _ = process.communicate(timeout=scaled(500))
     finally:
         if process.poll() is None:
             process.terminate()  # it takes its mount away
-            process.communicate(timeout=20)
+            process.communicate(timeout=scaled(60))
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 0, out
     assert re.search(r"^lost +0$", out, re.MULTILINE), out

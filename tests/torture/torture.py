@@ -32,10 +32,10 @@ from verdict import judge
 FAULT_EVERY_S: Final = 0.25
 """The mean; the times are random. The collector's deaths come on top."""
 
-DRAIN_S: Final = 60.0
+DRAIN_S: Final = 120.0
 """Once the faults are over, everything is acknowledged within this time."""
 
-END_S: Final = 60.0
+END_S: Final = 120.0
 POLL_S: Final = 0.02
 
 

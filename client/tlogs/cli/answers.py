@@ -7,12 +7,15 @@ from pathlib import Path
 
 import click
 
+from tlogs.cli import candidates
 from tlogs.operator.job import Job, Result, connect
 from tlogs_shared.rankset import RankSet
 
 __all__ = ["answers", "fold", "in_words", "job_at", "run_option"]
 
-run_option = click.option("--run", metavar="RUN", help="Which live run; needed only where several are live.")
+run_option = click.option(
+    "--run", metavar="RUN", shell_complete=candidates.runs, help="Which run.  [the newest live one]"
+)
 
 
 def job_at(collector: str | None, secret_file: Path | None, run: str | None) -> Job:
@@ -43,9 +46,9 @@ def answers(result: Result) -> str:
     for ranks, why in fold(result.failed):
         lines.append(f"failed   {in_words(ranks)}: {why}")
     if result.silent:
-        lines.append(f"silent   {in_words(result.silent)}: no answer yet; they take it over when they speak again")
+        lines.append(f"silent   {in_words(result.silent)}: no answer yet; applied when they reconnect")
     if not result.applied and not result.ended:
-        lines.append("no rank has applied it")
+        lines.append("no rank applied it")
     return "".join(f"{line}\n" for line in lines)
 
 

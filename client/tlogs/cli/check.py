@@ -1,7 +1,8 @@
-"""`tlogs check`: from any node, what a worker here would do, and where each answer comes from."""
+"""`tlogs check`: from any node, what a worker here would use, and where each answer comes from."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,8 @@ import click
 
 from tlogs.access.connection import Operator
 from tlogs.access.discovery import Address, find_address, find_live
-from tlogs.cli.options import collector_options
+from tlogs.cli import candidates
+from tlogs.cli.options import collector_options, json_option
 from tlogs.outbox.file import outbox_capacity, outbox_directory
 from tlogs.worker.config import Config, unknown_names
 from tlogs.worker.identity import identify
@@ -20,39 +22,44 @@ from tlogs_shared.version import __version__
 __all__ = ["command"]
 
 
-@click.command("check", short_help="what a worker here would do, and where that comes from")
+@click.command("check")
+@click.option("--run", metavar="NAME", shell_complete=candidates.runs, help="As if TLOGS_RUN were NAME.")
 @collector_options
-def command(collector: str | None, secret_file: Path | None) -> int:
-    """Show rank, outbox, endpoint, secret, connection and version as a worker on this node would find them.
+@json_option
+def command(run: str | None, collector: str | None, secret_file: Path | None, as_json: bool) -> int:
+    """Show the rank, outbox, collector, secret, connection and version that a worker on this host would use.
 
-    Put it in front of a job to see what its workers see. The exit status is 1 if something would not work.
+    Run it in place of a job to see what its workers see. The exit status is 1 if something would not work.
 
     \b
-    tlogs check
-    srun tlogs check
+    Examples:
+      tlogs check
+      srun tlogs check
     """
-    problems = 0
-    for name, look in _checks(collector, None if secret_file is None else str(secret_file)):
+    found: list[tuple[str, bool, str]] = []
+    for name, look in _checks(run, collector, None if secret_file is None else str(secret_file)):
         try:
-            click.echo(f"{name:10} {look()}")
+            found.append((name, True, look()))
         except TlogsError as error:
-            problems += 1
-            click.echo(f"{name:10} PROBLEM: {error}")
-    for sentence in unknown_names(os.environ):
-        problems += 1
-        click.echo(f"{'variables':10} PROBLEM: {sentence}")
-    return 1 if problems else 0
+            found.append((name, False, str(error)))
+    found += [("variables", False, sentence) for sentence in unknown_names(os.environ)]
+    if as_json:
+        click.echo(json.dumps({name: {"ok": ok, "text": text} for name, ok, text in found}))
+    else:
+        for name, ok, text in found:
+            click.echo(f"{name:10} {'' if ok else click.style('PROBLEM: ', fg='red')}{text}")
+    return int(not all(ok for _, ok, _ in found))
 
 
-def _checks(collector: str | None, secret_file: str | None) -> Iterator[tuple[str, Callable[[], str]]]:
+def _checks(run: str | None, collector: str | None, secret_file: str | None) -> Iterator[tuple[str, Callable[[], str]]]:
     environ = os.environ
 
     def version() -> str:
         return __version__
 
     def rank() -> str:
-        origin = identify(environ)
-        where = "assumed: no launcher's variables here" if origin.provisional else "from the environment"
+        origin = identify(environ, run=run)
+        where = "assumed: no launcher set its variables here" if origin.provisional else "from the environment"
         return (
             f"{origin.label} of {origin.world_size} on {origin.host} ({where}); run {origin.run or 'by ' + origin.key}"
         )
@@ -76,7 +83,7 @@ def _checks(collector: str | None, secret_file: str | None) -> Iterator[tuple[st
         with Operator(address()) as operator:
             runs = operator.ask("runs")
         live = sum(row["live"] for row in runs)
-        return f"the collector answers; {len(runs)} runs, {live} live"
+        return f"the collector answers; {len(runs)} run{'s' if len(runs) != 1 else ''}, {live} live"
 
     yield "version", version
     yield "settings", settings

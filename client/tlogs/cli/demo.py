@@ -19,7 +19,7 @@ from typing import IO, Final
 import click
 
 from tlogs.cli.options import directory_option
-from tlogs.cli.table import table
+from tlogs.cli.table import show_table
 from tlogs.operator.job import connect
 from tlogs.reading.reader import directory_of_runs, read
 from tlogs_shared.errors import ConfigError
@@ -33,21 +33,23 @@ BEGIN_S: Final = 90.0
 """Importing torch four times over takes a while on a small machine."""
 
 STEER_AFTER: Final = 6
-"""Records of each rank before levels are changed: there is a before and an after to see."""
+"""Records of each rank before levels are changed, so that there is a before and an after to see."""
 
 TORCH: Final = find_spec("torch") is not None
 
 
-@click.command("demo", short_help="a real job of 4 ranks, steered and merged, in half a minute")
+@click.command("demo")
 @directory_option
 @click.option("--seconds", type=click.FloatRange(min=10), default=SECONDS, help="How long the job trains.  [20]")
 def command(directory: Path | None, seconds: float) -> int:
-    """Run a job of 4 ranks with a collector beside it, change levels while it runs, and show what was stored.
+    """Run a job of 4 ranks and a collector, change levels while it runs, kill a worker, and show what was stored.
 
-    With torch: a DistributedDataParallel training under torchrun. Without: plain worker processes.
+    With torch installed, the job trains a DistributedDataParallel model under torchrun; without, it is plain processes.
 
     \b
-    tlogs demo
+    Examples:
+      tlogs demo
+      tlogs demo --dir /tmp/demo --seconds 40
     """
     directory = (directory or directory_of_runs()).absolute()
     run = f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -133,7 +135,7 @@ def _start_job(environ: Mapping[str, str], output: IO[str], seconds: float) -> l
 
 
 def _wait_for_records(notice: Path, jobs: list[subprocess.Popen[bytes]], output: IO[str]) -> None:
-    """Until each rank has said something."""
+    """Wait until each rank has logged something."""
     with connect(str(notice)) as job:
 
         def all_speak() -> bool | None:
@@ -157,7 +159,7 @@ def _wait(look: Callable[[], object], process: subprocess.Popen[bytes], problem:
 
 
 def _summarise(directory: Path, run: str) -> None:
-    """What the store holds, read back from the segments."""
+    """Show what the store holds, read back from its segments."""
     ranks: Counter[str] = Counter()
     levels: dict[str, Counter[str]] = {}
     recovered = 0
@@ -174,7 +176,7 @@ def _summarise(directory: Path, run: str) -> None:
     rows = [
         [label, str(count), *(str(levels[label][name]) for name in names)] for label, count in sorted(ranks.items())
     ]
-    click.echo(table(["RANK", "RECORDS", *names], rows, right=" ".join(("RECORDS", *names))), nl=False)
+    show_table(["RANK", "RECORDS", *names], rows, right=" ".join(("RECORDS", *names)))
     click.echo(
         f"last words of rank {RANKS}, killed with -9 ({recovered} records recovered from its outbox): {last_words}"
     )

@@ -1,48 +1,59 @@
-"""`tlogs explain` and `tlogs help-logs`: what a setting would do, and the names there are."""
+"""`tlogs explain` and `tlogs help-logs`: the effect of a setting, and the names that can be set."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import textwrap
 from collections.abc import Iterator
+from typing import Final
 
 import click
 
+from tlogs.cli import candidates
 from tlogs.cli.options import json_option
 from tlogs.cli.spec import SpecCommand
-from tlogs.cli.table import table
+from tlogs.cli.table import show_table
 from tlogs.levels.explain import Explanation
 from tlogs.levels.explain import explain as explained
 from tlogs.levels.registry import ALL, Artifact, recorded
 from tlogs.levels.torch_names import TORCH_VERSION
 from tlogs.loggers.module_lookup import locate
+from tlogs.loggers.torch_api import differences
 
 __all__ = ["explain", "help_logs"]
 
+MAX_WIDTH: Final = 110
+"""Longer lines are hard to read, however wide the terminal is."""
 
-@click.command(cls=SpecCommand, short_help="what a TORCH_LOGS setting would do")
-@click.argument("specs", nargs=-1, required=True, metavar="SPEC...", type=click.UNPROCESSED)
+
+@click.command(cls=SpecCommand)
+@click.argument(
+    "specs", nargs=-1, required=True, metavar="SPEC...", type=click.UNPROCESSED, shell_complete=candidates.specs
+)
 @json_option
 def explain(specs: tuple[str, ...], as_json: bool) -> None:
-    """Say what TORCH_LOGS=SPEC would do: which loggers get which level, which artifacts come out, and why.
+    """Explain what TORCH_LOGS=SPEC does: the level of each logger, the artifacts that are shown, and why.
 
-    A SPEC with an equals sign in it is what `tlogs set-logs` takes.
+    NAME=LEVEL, as tlogs set-logs accepts it, is a SPEC too.
 
     \b
-    tlogs explain +dynamo,-inductor,bytecode
-    tlogs explain c10d=DEBUG graph_breaks=off
+    Examples:
+      tlogs explain +dynamo,-inductor,bytecode
+      tlogs explain c10d=DEBUG graph_breaks=off
     """
     found = explained(specs, recorded(), locate)
     if as_json:
         click.echo(json.dumps(found.asdict()))
     else:
+        if found.loggers:
+            rows = [[line.logger, line.level, line.because] for line in found.loggers]
+            show_table(["LOGGER", "LEVEL", "BECAUSE OF"], rows)
+            click.echo()
         click.echo("\n".join(_in_words(found)))
 
 
 def _in_words(found: Explanation) -> Iterator[str]:
-    if found.loggers:
-        rows = [[line.logger, line.level, line.because] for line in found.loggers]
-        yield table(["LOGGER", "LEVEL", "BECAUSE OF"], rows)
     yield from (f"note: {note}" for note in found.notes)
     if found.notes:
         yield ""
@@ -58,16 +69,23 @@ def _in_words(found: Explanation) -> Iterator[str]:
         yield _wrapped(f"not shown, {because}: {', '.join(names)}")
 
 
-@click.command("help-logs", short_help="the names that TORCH_LOGS and set-logs know")
+@click.command("help-logs")
+@click.option("--differences", "show_differences", is_flag=True, help="Print where tlogs differs from torch instead.")
 @json_option
-def help_logs(as_json: bool) -> None:
-    """List the components and artifacts that torch registers, with what they are.
+def help_logs(show_differences: bool, as_json: bool) -> None:
+    """List the components and artifacts that torch registers, each with its description.
 
-    A program may register more, and a module can always be named by its full name.
+    A program may register more, and any module can be given by its full name.
 
     \b
-    tlogs help-logs
+    Examples:
+      tlogs help-logs
+      tlogs help-logs --differences
+      tlogs help-logs --json | jq .components.dynamo
     """
+    if show_differences:
+        click.echo(differences())
+        return
     registry = recorded()
     if as_json:
         artifacts = {
@@ -76,20 +94,18 @@ def help_logs(as_json: bool) -> None:
         }
         click.echo(json.dumps({"torch": TORCH_VERSION, "components": registry.components, "artifacts": artifacts}))
         return
-    click.echo(
-        f"COMPONENTS have a level (torch {TORCH_VERSION}): +c10d is DEBUG, c10d INFO, -c10d ERROR; c10d=WARNING\n"
-    )
+    click.echo(f"COMPONENTS (torch {TORCH_VERSION}) have a level: +c10d is DEBUG, c10d INFO, -c10d ERROR\n")
     for alias, loggers in sorted(registry.components.items()):
         name = f"{ALL}, torch" if alias == "torch" else alias
         click.echo(_entry(name, ", ".join(loggers)))
     by_default = [artifact for artifact in registry.artifacts.values() if not artifact.off_by_default]
     named_only = [artifact for artifact in registry.artifacts.values() if artifact.off_by_default]
-    click.echo("\nARTIFACTS that come out where they are named, or where the component above them is at DEBUG\n")
+    click.echo("\nARTIFACTS, shown when named, or when the component above them is at DEBUG\n")
     _list(by_default)
-    click.echo("\nARTIFACTS that are off by default: they come out only where they are named\n")
+    click.echo("\nARTIFACTS off by default, shown only when named\n")
     _list(named_only)
-    click.echo("\nAny importable module can be named too: +my.module, my.module=INFO.")
-    click.echo("`tlogs explain SPEC` says what a setting does.")
+    click.echo("\nAny importable module can be named as well: +my.module, my.module=INFO.")
+    click.echo("To see what a setting does: tlogs explain SPEC")
 
 
 def _list(artifacts: list[Artifact]) -> None:
@@ -98,10 +114,14 @@ def _list(artifacts: list[Artifact]) -> None:
 
 
 def _entry(name: str, text: str) -> str:
-    return _wrapped(f"  {name:<28}{text}", indent=30)
+    return _wrapped(f"  {name:<26} {text}", indent=29)
+
+
+def _width() -> int:
+    return min(shutil.get_terminal_size((MAX_WIDTH, 24)).columns, MAX_WIDTH)
 
 
 def _wrapped(text: str, indent: int = 4) -> str:
     return textwrap.fill(
-        text, width=110, subsequent_indent=" " * indent, break_on_hyphens=False, break_long_words=False
+        text, width=_width(), subsequent_indent=" " * indent, break_on_hyphens=False, break_long_words=False
     )

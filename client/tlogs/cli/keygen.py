@@ -1,4 +1,4 @@
-"""`tlogs keygen`: make a secret."""
+"""`tlogs keygen`: create a secret."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ __all__ = ["command"]
 SECRET_BYTES = 32
 
 
-@click.command("keygen", short_help="make a secret for a collector that other machines reach")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.command("keygen")
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 def command(file: Path) -> int:
-    """Write a new secret to FILE, readable by you only.
+    """Write a new secret to FILE, readable only by you, for a collector that other machines connect to.
+
+    An existing file is never overwritten.
 
     \b
-    tlogs keygen ~/tlogs.secret
-    tlogs-collector --listen 'tcp://*:5655' --secret-file ~/tlogs.secret
-    TLOGS_SECRET_FILE=~/tlogs.secret torchrun ...
+    Example:
+      tlogs keygen ~/tlogs.secret
+      tlogs-collector --listen 'tcp://*:5655' --secret-file ~/tlogs.secret
+      TLOGS_SECRET_FILE=~/tlogs.secret torchrun ...
     """
     try:
         # Exclusive: a secret that is in use must not be overwritten by a slip.

@@ -10,17 +10,18 @@ from typing import Any
 import click
 
 from tlogs.access.connection import ANSWER_S
+from tlogs.cli import candidates
 from tlogs.cli.answers import answers, fold, in_words, job_at, run_option
-from tlogs.cli.options import DURATION, collector_options, json_option
-from tlogs.cli.table import duration, table
+from tlogs.cli.options import DURATION, collector_options, json_option, live_run_argument, one_run
+from tlogs.cli.table import duration, show_table
 from tlogs.operator.job import level_name
 
 __all__ = ["levels", "reset"]
 
 
-@click.command(short_help="end changes of levels")
-@click.argument("revisions", nargs=-1, type=int, metavar="[REVISION...]")
-@click.option("--timeout", type=DURATION, default=ANSWER_S, metavar="TIME", help="Wait so long for answers.  [5s]")
+@click.command()
+@click.argument("revisions", nargs=-1, type=int, metavar="[REVISION...]", shell_complete=candidates.revisions)
+@click.option("--timeout", type=DURATION, default=ANSWER_S, metavar="TIME", help="How long to wait for answers.  [5s]")
 @run_option
 @collector_options
 @json_option
@@ -32,11 +33,12 @@ def reset(
     secret_file: Path | None,
     as_json: bool,
 ) -> int:
-    """End all changes of levels, or those with these revisions (see: tlogs levels).
+    """Undo all changes of log levels, or only these revisions (listed by tlogs levels).
 
     \b
-    tlogs reset
-    tlogs reset 3 4
+    Examples:
+      tlogs reset
+      tlogs reset 3 4
     """
     with job_at(collector, secret_file, run) as job:
         result = job.reset(*revisions, timeout=timeout)
@@ -50,49 +52,56 @@ def reset(
         if left := [str(revision) for revision in revisions if revision not in result.ended]:
             click.echo(f"not in force: revision{'s' if len(left) > 1 else ''} {', '.join(left)}")
         click.echo(answers(result), nl=False)
-        click.echo(_levels_table(found["ranks"]), nl=False)
+        _show_levels(found["ranks"])
     return 0 if result.is_complete else 1
 
 
-@click.command(short_help="which levels are in force on which ranks")
-@run_option
+@click.command()
+@live_run_argument
 @collector_options
 @json_option
-def levels(run: str | None, collector: str | None, secret_file: Path | None, as_json: bool) -> int:
-    """Show the leases in force, and each component's configured and effective level, folded by rank.
+def levels(
+    run: str | None, run_option: str | None, collector: str | None, secret_file: Path | None, as_json: bool
+) -> int:
+    """Show the changes in force (leases), and each component's configured and effective level, by rank.
 
     \b
-    tlogs levels
+    Examples:
+      tlogs levels
+      tlogs levels --json | jq .leases
     """
-    with job_at(collector, secret_file, run) as job:
+    with job_at(collector, secret_file, one_run(run, run_option)) as job:
         found = job.levels()
     if as_json:
         click.echo(json.dumps({"leases": found["leases"], "ranks": found["ranks"]}))
         return 0
-    click.echo(_leases_table(found["leases"]), nl=False)
-    click.echo(_levels_table(found["ranks"]), nl=False)
+    _show_leases(found["leases"])
+    _show_levels(found["ranks"])
     return 0
 
 
-def _leases_table(leases: list[dict[str, Any]]) -> str:
+def _show_leases(leases: list[dict[str, Any]]) -> None:
     if not leases:
-        return "no leases in force\n"
+        click.echo("no leases in force")
+        return
     rows = []
     for lease in leases:
         settings = " ".join(f"{name}={level_name(value)}" for name, value in lease["settings"].items())
-        left = "no end" if lease["ttl_s"] is None else f"{duration(lease['ttl_s'])} left"
+        left = "until reset" if lease["ttl_s"] is None else f"{duration(lease['ttl_s'])} left"
         how = " ".join(word for word in ("replace", "force") if lease[word])
         scope = lease["ranks"] + (f" on {lease['hosts']}" if lease["hosts"] else "")
         if lease.get("outside"):
-            how = f"{how} (no rank {lease['outside']} any more)".strip()
+            how = f"{how} (rank {lease['outside']} no longer exists)".strip()
         rows.append([str(lease["revision"]), settings or "defaults", scope, left, lease["author"], how])
-    return table(["LEASE", "SETS", "RANKS", "TIME", "AUTHOR", ""], rows, right="LEASE") + "\n"
+    show_table(["LEASE", "SETS", "RANKS", "TIME", "AUTHOR", ""], rows, right="LEASE")
+    click.echo()
 
 
-def _levels_table(ranks: Mapping[str, Mapping[str, Any]]) -> str:
-    """A row for each component that differs from torch's defaults anywhere, folded by rank set."""
+def _show_levels(ranks: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print a row for each component that differs from torch's defaults anywhere, folded by rank set."""
     if not ranks:
-        return "no live rank\n"
+        click.echo("no rank is live")
+        return
     lines: dict[str, dict[int, str]] = {}
     artifacts: dict[int, str] = {}
     for rank, report in ranks.items():
@@ -106,7 +115,9 @@ def _levels_table(ranks: Mapping[str, Mapping[str, Any]]) -> str:
             configured, _, effective = text.partition("\0")
             if configured != "-" or effective != "WARNING":
                 rows.append([name, configured, effective, str(group)])
-    found = table(["COMPONENT", "CONFIGURED", "EFFECTIVE", "RANKS"], rows) if rows else "all components at WARNING\n"
+    if rows:
+        show_table(["COMPONENT", "CONFIGURED", "EFFECTIVE", "RANKS"], rows)
+    else:
+        click.echo("all components at WARNING")
     for group, text in fold(artifacts):
-        found += f"artifacts named, {in_words(group)}: {text}\n"
-    return found
+        click.echo(f"artifacts on, {in_words(group)}: {text}")

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from tlogs.cli import candidates
 from tlogs.reading.filters import STREAMS
 from tlogs.reading.json_lines import JsonRenderer
 from tlogs.reading.text import TextRenderer
@@ -26,7 +27,11 @@ __all__ = [
     "exit_code_option",
     "filter_options",
     "format_options",
+    "hosts_option",
     "json_option",
+    "live_run_argument",
+    "one_run",
+    "ranks_option",
     "run_argument",
     "wants_colour",
 ]
@@ -59,6 +64,9 @@ class _Duration(click.ParamType):  # type: ignore[type-arg] # generic only from 
         return parse_duration(value, source=param.opts[-1] if param is not None else "duration")
 
 
+COLOR: Final = click.Choice(["auto", "always", "never"])
+COLOR_HELP: Final = "Colours; auto: on a terminal, unless NO_COLOR is set."
+
 DURATION: Final = _Duration()
 """A length of time, such as 250ms, 5s, 10m, 2h or 7d; in seconds."""
 
@@ -72,53 +80,89 @@ def _all(*options: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
+def ranks_option(command: F) -> F:
+    """Add --ranks."""
+    return click.option(
+        "-r",
+        "--ranks",
+        metavar="SET",
+        shell_complete=candidates.ranks,
+        help="Only these ranks: 0-3,8, 0-63/8, ^5 (not 5).",
+    )(command)
+
+
+def hosts_option(command: F) -> F:
+    """Add --hosts."""
+    return click.option("--hosts", metavar="GLOB", help="Only ranks on hosts whose name matches.")(command)
+
+
 def filter_options(command: F) -> F:
     """Add the FILTERS."""
     return _all(
-        click.option("-r", "--ranks", metavar="SET", help="Of these ranks: 0-3,8 or 0-63/8 or ^5 (all but 5)."),
-        click.option("-l", "--level", metavar="LEVEL", help="Of this level and above."),
-        click.option("--component", metavar="NAME", help="Of a component, such as dynamo or c10d."),
-        click.option("--logger", metavar="NAME", help="Of this logger and those below it."),
-        click.option("--artifact", metavar="NAME", help="Of an artifact, such as recompiles."),
-        click.option("--hosts", metavar="GLOB", help="Of hosts whose name matches."),
-        click.option("--stream", type=click.Choice(STREAMS), help="Logged, printed, or said by tlogs itself."),
-        click.option("-g", "--grep", metavar="REGEX", help="Whose message or exception matches."),
-        click.option("-x", "--exclude", metavar="REGEX", help="Whose message and exception do not match."),
-        click.option("-S", "--since", metavar="TIME", help="From 12:30:00, an ISO time, or 5m ago on."),
-        click.option("-U", "--until", metavar="TIME", help="Before that time."),
-        click.option("--attempt", metavar="N|last|all", help="Of this attempt of each rank."),
+        ranks_option,
+        click.option(
+            "-l",
+            "--level",
+            metavar="LEVEL",
+            shell_complete=candidates.levels,
+            help="Only this level and above.",
+        ),
+        click.option(
+            "--component",
+            metavar="NAME",
+            shell_complete=candidates.components,
+            help="Only this component, such as dynamo or c10d.",
+        ),
+        click.option(
+            "--logger",
+            metavar="NAME",
+            shell_complete=candidates.loggers,
+            help="Only this logger and those below it.",
+        ),
+        click.option(
+            "--artifact",
+            metavar="NAME",
+            shell_complete=candidates.artifacts,
+            help="Only this artifact, such as recompiles.",
+        ),
+        hosts_option,
+        click.option("--stream", type=click.Choice(STREAMS), help="Only what was logged, printed, or noted by tlogs."),
+        click.option("-g", "--grep", metavar="REGEX", help="Only if message or exception matches."),
+        click.option("-x", "--exclude", metavar="REGEX", help="Only if neither message nor exception matches."),
+        click.option("-S", "--since", metavar="TIME", help="From this time on: 12:30:00, ISO, or 5m (ago)."),
+        click.option("-U", "--until", metavar="TIME", help="Up to this time."),
+        click.option("--attempt", metavar="N|last|all", help="Only this attempt of each rank."),
     )(command)
 
 
 def format_options(command: F) -> F:
     """Add what decides how records are shown; `Output` takes them."""
     return _all(
-        click.option("-o", "--output", type=click.Choice(["text", "json"]), help="Lines of text, or of JSON."),
-        click.option("--json", "as_json", is_flag=True, help="The same as -o json."),
-        click.option("--fold/--no-fold", default=False, help="Show once what many ranks say, with their rank set."),
+        click.option("-o", "--output", type=click.Choice(["text", "json"]), help="Output format.  [text]"),
+        click.option("--json", "as_json", is_flag=True, help="Same as -o json."),
+        click.option("--fold/--no-fold", default=False, help="Print a record of many ranks once, with its rank set."),
         click.option(
             "--fold-window",
             type=DURATION,
             default="1s",
-            show_default=True,
-            help="How far apart they say it.",
+            metavar="TIME",
+            help="Fold records at most this far apart.  [1s]",
         ),
-        click.option("--utc", is_flag=True, help="Times in UTC, not in the local zone."),
-        click.option(
-            "--color",
-            type=click.Choice(["auto", "always", "never"]),
-            default="auto",
-            help="Colours; auto: on a terminal.",
-        ),
+        click.option("--utc", is_flag=True, help="Print times in UTC."),
+        click.option("--color", type=COLOR, default="auto", help=COLOR_HELP),
     )(command)
 
 
 def run_argument(command: F) -> F:
     """Add RUN, also spelled --run, and --dir."""
+    return _all(live_run_argument, directory_option)(command)
+
+
+def live_run_argument(command: F) -> F:
+    """Add RUN, also spelled --run, for a command that asks a collector."""
     return _all(
-        click.argument("run", required=False, metavar="[RUN]"),
-        click.option("--run", "run_option", metavar="RUN", help="The same as RUN."),
-        directory_option,
+        click.argument("run", required=False, metavar="[RUN]", shell_complete=candidates.runs),
+        click.option("--run", "run_option", metavar="RUN", shell_complete=candidates.runs, help="Same as RUN."),
     )(command)
 
 
@@ -128,6 +172,7 @@ def directory_option(command: F) -> F:
         "--dir",
         "directory",
         type=click.Path(path_type=Path),
+        metavar="DIR",
         help="Where runs are stored.  [TLOGS_DIR, else ./tlogs-runs]",
     )(command)
 
@@ -135,19 +180,37 @@ def directory_option(command: F) -> F:
 def collector_options(command: F) -> F:
     """Add what says which collector is meant."""
     return _all(
-        click.option("--collector", metavar="ENDPOINT", help="An endpoint, host:port, or a collector's directory."),
-        click.option("--secret-file", type=click.Path(path_type=Path), help="Where the collector's secret is."),
+        click.option(
+            "--collector",
+            metavar="ENDPOINT",
+            shell_complete=candidates.collectors,
+            help="The collector: host:port, or its directory.  [TLOGS_COLLECTOR, else the only one running here]",
+        ),
+        click.option(
+            "--secret-file",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="The collector's secret.  [TLOGS_SECRET_FILE]",
+        ),
     )(command)
 
 
 def exit_code_option(command: F) -> F:
     """Add --exit-code, which makes a check of a reader."""
-    return click.option("--exit-code", is_flag=True, help="Exit with 1 if anything was printed.")(command)
+    return click.option("--exit-code", is_flag=True, help="Exit with status 1 if anything was printed.")(command)
 
 
 def json_option(command: F) -> F:
-    """Add --json for a command that prints a table otherwise."""
-    return click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")(command)
+    """Add --json and --color for a command that prints a table otherwise."""
+    return _all(
+        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+        click.option("--color", type=COLOR, default="auto", expose_value=False, callback=_set_colour, help=COLOR_HELP),
+    )(command)
+
+
+def _set_colour(ctx: click.Context, param: click.Parameter, value: str) -> None:
+    """Tell `click.echo` whether the styles of what it prints reach the terminal."""
+    ctx.color = wants_colour(value)
 
 
 def one_run(run: str | None, run_option: str | None) -> str | None:

@@ -1,4 +1,4 @@
-"""`tlogs ranks`: who is there, and how they are."""
+"""`tlogs ranks`: each rank with its state."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import click
 
-from tlogs.cli.answers import job_at, run_option
-from tlogs.cli.options import collector_options, json_option
-from tlogs.cli.table import duration, table
+from tlogs.cli.answers import job_at
+from tlogs.cli.options import collector_options, json_option, live_run_argument, one_run
+from tlogs.cli.table import duration, show_table
 from tlogs_shared.rankset import RankSet
 
 __all__ = ["ranks"]
@@ -33,49 +33,69 @@ HEAD: Final = [
     "CLOCK",
 ]
 HEAD_RIGHT: Final = "RANK PID ATTEMPT STORED INFLIGHT DROPPED"
+USUAL: Final = {"ATTEMPT": "0", "INFLIGHT": "0", "DROPPED": "0", "CLOCK": "same"}
 ORDER: Final = ("gone", "late", "quiet", "live", "done")
 """The odd ones first."""
 
 
-@click.command(short_help="a row for each rank: where, alive, stored, dropped")
-@click.option("--all", "everything", is_flag=True, help="Every rank, also more than a screen holds.")
-@run_option
+@click.command()
+@live_run_argument
+@click.option("--all", "everything", is_flag=True, help="Show every rank, however many there are.")
 @collector_options
 @json_option
-def ranks(everything: bool, run: str | None, collector: str | None, secret_file: Path | None, as_json: bool) -> int:
+def ranks(
+    everything: bool,
+    run: str | None,
+    run_option: str | None,
+    collector: str | None,
+    secret_file: Path | None,
+    as_json: bool,
+) -> int:
     """Show a row for each rank of the newest attempt, the odd ones first.
 
+    On a terminal more than 64 ranks are folded by state.
+
     \b
-    tlogs ranks
+    Examples:
+      tlogs ranks
+      tlogs ranks --json | jq '.[] | select(.dropped > 0)'
     """
-    with job_at(collector, secret_file, run) as job:
+    with job_at(collector, secret_file, one_run(run, run_option)) as job:
         rows, rejected = job.census()
     if as_json:
         click.echo(json.dumps(rows))
         return 0
     if rejected:
         click.echo(
-            f"{rejected} message{'s' if rejected != 1 else ''} rejected: without the secret, or against the protocol",
+            f"{rejected} message{'s' if rejected != 1 else ''} refused: wrong or missing secret, or a broken protocol",
             err=True,
         )
     if not rows:
-        click.echo("no rank has come yet")
+        click.echo("no rank has connected yet")
         return 0
     rows.sort(key=lambda row: (ORDER.index(row["state"]), row["rank"]))
     folded = len(rows) > FOLD_ABOVE and not everything and sys.stdout.isatty()
     shown = rows if not folded else [row for row in rows if row["state"] not in ("live", "done")][:FOLD_ABOVE]
     if shown:
-        click.echo(table(HEAD, [_cells(row) for row in shown], right=HEAD_RIGHT), nl=False)
+        _show_rows([_cells(row) for row in shown])
     if folded:
         for state in ORDER:
             group = RankSet.of(row["rank"] for row in rows if row["state"] == state)
             if group:
                 click.echo(f"{len(group):5} {state:5} ranks {group}")
-        click.echo("every row: tlogs ranks --all")
+        click.echo("to see every row: tlogs ranks --all")
     for row in rows:
         if row.get("outbox"):
-            click.echo(f"rank {row['rank']} left {row['outbox']} on {row['host']}; there: tlogs recover")
+            click.echo(f"rank {row['rank']} left {row['outbox']}; on {row['host']}, run: tlogs recover")
     return 0
+
+
+def _show_rows(rows: list[list[str]]) -> None:
+    """Print the rows; a terminal is spared the columns in which all is as usual."""
+    columns = list(range(len(HEAD)))
+    if sys.stdout.isatty():
+        columns = [at for at in columns if any(row[at] != USUAL.get(HEAD[at]) for row in rows)]
+    show_table([HEAD[at] for at in columns], [[row[at] for at in columns] for row in rows], right=HEAD_RIGHT)
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

@@ -14,9 +14,10 @@ from typing import Final
 import click
 
 from tlogs.access.connection import ANSWER_S, author
+from tlogs.cli import candidates
 from tlogs.cli.aftermath import aftermath, hints
 from tlogs.cli.answers import answers, in_words, job_at, run_option
-from tlogs.cli.options import DURATION, collector_options, json_option
+from tlogs.cli.options import DURATION, collector_options, hosts_option, json_option, ranks_option
 from tlogs.cli.spec import SpecCommand
 from tlogs.levels.clauses import parse_specs
 from tlogs.levels.registry import recorded
@@ -28,31 +29,34 @@ from tlogs_shared.rankset import RankSet
 __all__ = ["set_logs"]
 
 WATCH_S: Final = 3.0
-"""On a terminal: so long the answer waits for what comes of the change."""
+"""On a terminal, how long records of the changed names are counted before the answer is complete."""
 
 MANY_RANKS: Final = 64
-"""Turning everything up on more ranks is asked about."""
+"""On more ranks than this, turning everything up needs a confirmation."""
 
 
-@click.command("set-logs", cls=SpecCommand, short_help="change levels on the running job")
-@click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
-@click.option("--ranks", metavar="SET", default="all", help="Only these ranks: 0-3,8 or 0-63/8 or ^5 (all but 5).")
-@click.option("--hosts", metavar="GLOB", help="Only ranks on hosts whose name matches.")
-@click.option("--for", "ttl", type=DURATION, metavar="TIME", help="How long it holds.  [10m]")
-@click.option("--forever", is_flag=True, help="It holds until it is reset.")
-@click.option("--replace", is_flag=True, help="What is not named returns to its default, as torch's set_logs does.")
-@click.option("--force", is_flag=True, help="Also where TORCH_LOGS was set or a logger is disabled.")
-@click.option("--timeout", type=DURATION, default=ANSWER_S, metavar="TIME", help="Wait so long for answers.  [5s]")
+@click.command("set-logs", cls=SpecCommand)
+@click.argument("specs", nargs=-1, required=True, metavar="SPEC...", shell_complete=candidates.specs)
+@ranks_option
+@hosts_option
+@click.option("--for", "ttl", type=DURATION, metavar="TIME", help="Lifetime of the change.  [10m]")
+@click.option("--forever", is_flag=True, help="Keep the change until it is reset.")
+@click.option("--replace", is_flag=True, help="Reset every name that is not given, as torch's set_logs() does.")
+@click.option("--force", is_flag=True, help="Also override TORCH_LOGS and disabled loggers.")
+@click.option("--timeout", type=DURATION, default=ANSWER_S, metavar="TIME", help="How long to wait for answers.  [5s]")
 @click.option(
-    "--watch", type=DURATION, metavar="TIME", help="Count so long what comes of it.  [3s on a terminal, else 0s]"
+    "--watch",
+    type=DURATION,
+    metavar="TIME",
+    help="After setting, count matching records for this long.  [3s on a terminal, else 0s]",
 )
-@click.option("--yes", is_flag=True, help="Do not ask, also before everything is turned up on many ranks.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before turning everything up on many ranks.")
 @run_option
 @collector_options
 @json_option
 def set_logs(
     specs: tuple[str, ...],
-    ranks: str,
+    ranks: str | None,
     hosts: str | None,
     ttl: float | None,
     forever: bool,
@@ -66,22 +70,23 @@ def set_logs(
     secret_file: Path | None,
     as_json: bool,
 ) -> int:
-    """Change levels on the running job: an overlay of what is named, for 10 minutes, on all ranks.
+    """Change log levels on the running job, for 10 minutes unless told otherwise.
 
-    SPEC is what TORCH_LOGS takes (+c10d,-dynamo,graph_breaks) or NAME=LEVEL (c10d=DEBUG, graph_breaks=off,
-    my.module=INFO).
+    Only what is named changes. SPEC is NAME=LEVEL (c10d=DEBUG, graph_breaks=off, my.module=INFO), or what TORCH_LOGS
+    accepts (+c10d,-dynamo,graph_breaks). Each rank answers; the exit status is 1 if one did not apply the change.
 
     \b
-    tlogs set-logs c10d=DEBUG recompiles=on
-    tlogs set-logs +dynamo --ranks 0-3 --for 2m
+    Examples:
+      tlogs set-logs c10d=DEBUG recompiles=on
+      tlogs set-logs +dynamo --ranks 0-3 --for 2m
     """
     if forever and ttl is not None:
-        raise ConfigError("--for and --forever: give one of them")
+        raise ConfigError("--for and --forever contradict each other: give one")
     settings = parse_specs(specs, recorded())
     lease = Lease(
         revision=0,
         settings=settings,
-        ranks=RankSet.parse(ranks),
+        ranks=RankSet.all() if ranks is None else RankSet.parse(ranks),
         hosts=hosts,
         ttl_s=None if forever else DEFAULT_TTL_S if ttl is None else ttl,
         author=author(),
@@ -91,14 +96,14 @@ def set_logs(
     asks = sys.stdin.isatty() and sys.stdout.isatty() and not as_json
     with job_at(collector, secret_file, run) as job:
         if not yes and _is_flood(settings) and not _accepts_flood(job, lease.ranks, asks):
-            raise ConfigError("nothing was changed; name fewer ranks (--ranks 0-3) or components, or say --yes")
+            raise ConfigError("nothing was changed; name fewer ranks (--ranks 0-3) or components, or add --yes")
         began_ns = time.time_ns()
         result = job.lay(lease, timeout=timeout)
         if not as_json:
             click.echo(_announcement(specs, settings), nl=False)
         if result.ignored and not force and asks:
             click.echo(answers(result), nl=False)
-            if click.confirm(f"lay it over TORCH_LOGS on {in_words(RankSet.of(result.ignored))}?"):
+            if click.confirm(f"override TORCH_LOGS on {in_words(RankSet.of(result.ignored))}?"):
                 result = job.lay(dataclasses.replace(lease, force=True), timeout=timeout)
         if as_json:
             click.echo(json.dumps(result.asdict()))
@@ -117,11 +122,11 @@ def _report(
     began_ns: int,
     watch_s: float | None,
 ) -> None:
-    """Who gave which answer, what to type next, and what has come of it."""
+    """Print each answer, what to type next, and how many records followed."""
     click.echo(answers(result), nl=False)
     if result.ignored and not force:
         again = f"tlogs set-logs {' '.join(specs)} --ranks {RankSet.of(result.ignored)} --force"
-        click.echo(f"to lay it over TORCH_LOGS there: {again}")
+        click.echo(f"to override TORCH_LOGS there: {again}")
     if watch_s is None:
         watch_s = WATCH_S if sys.stdout.isatty() else 0.0
     if result.applied and watch_s > 0:
@@ -140,7 +145,7 @@ def _accepts_flood(job: Job, scope: RankSet, asks: bool) -> bool:
     count = sum(1 for row in job.ranks() if row["rank"] in scope and row["state"] not in ("done", "gone"))
     if count <= MANY_RANKS:
         return True
-    return asks and click.confirm(f"all of torch at DEBUG on {count} ranks: that is much to write and to store; go on?")
+    return asks and click.confirm(f"all of torch at DEBUG on {count} ranks is a lot to write and store; go on?")
 
 
 def _announcement(specs: Sequence[str], settings: Mapping[str, int | bool]) -> str:

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
+from typing import Final
+
+import click
 
 from tlogs_shared.quantity import format_duration as duration
 
-__all__ = ["duration", "size", "table"]
+__all__ = ["duration", "show_table", "size", "table", "width_of"]
+
+ZERO_WIDTH_JOINER: Final = "\u200d"
+"""Part of many emoji; other characters of its kind turn the direction of writing around, and are shown instead."""
+
+
+def show_table(head: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -> None:
+    """Print a table; its head is bold where colours are wanted."""
+    first, rest = table(head, rows, right).split("\n", 1)
+    click.echo(f"{click.style(first, bold=True)}\n{rest}", nl=False)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -> str:
@@ -17,16 +30,49 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -
     a         4
     bcd     512
     """
-    lines = [list(head), *(list(row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    lines = [list(head), *([_printable(cell) for cell in row] for row in rows)]
+    widths = [max(width_of(line[column]) for line in lines) for column in range(len(head))]
     aligned = set(right.split())
     return "".join(
         "  ".join(
-            cell.rjust(width) if name in aligned else cell.ljust(width)
+            _pad(cell, width, to_the_right=name in aligned)
             for cell, width, name in zip(line, widths, head, strict=True)
         ).rstrip()
         + "\n"
         for line in lines
+    )
+
+
+def _pad(cell: str, width: int, *, to_the_right: bool) -> str:
+    blanks = " " * (width - width_of(cell))
+    return blanks + cell if to_the_right else cell + blanks
+
+
+def width_of(text: str) -> int:
+    """The columns that *text* takes in a terminal: ideographs and emoji take two, combining marks none.
+
+    >>> width_of("node0"), width_of("节点0"), width_of("re\\u0301sume\\u0301"), width_of("🔥")
+    (5, 5, 6, 2)
+    """
+    if text.isascii():
+        return len(text)
+    return sum(_width_of_character(character) for character in text)
+
+
+def _width_of_character(character: str) -> int:
+    # Mn and Me combine with what stands before them; Cf are joiners and marks of direction.
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in ("W", "F") else 1
+
+
+def _printable(cell: str) -> str:
+    """A host's or a logger's name must neither break the table nor steer the terminal."""
+    if cell.isprintable():
+        return cell
+    return "".join(
+        character if character.isprintable() or character == ZERO_WIDTH_JOINER else ascii(character)[1:-1]
+        for character in cell
     )
 
 

@@ -19,7 +19,6 @@ import errno
 import fcntl
 import mmap
 import os
-import re
 import resource
 import stat
 import sys
@@ -31,6 +30,7 @@ from tlogs.outbox import ring
 from tlogs.outbox.descriptors import Descriptor, standard_streams_kept
 from tlogs_shared.errors import ConfigError, StoreError
 from tlogs_shared.host import outbox_path
+from tlogs_shared.quantity import parse_size
 
 __all__ = ["CRASH_LOGGER", "SIDE_SUFFIX", "OutboxFile", "held", "is_held", "outbox_capacity", "outbox_directory"]
 
@@ -46,8 +46,6 @@ FORK_SHARE: Final = 16
 
 FREE_SHARE: Final = 100
 """An outbox takes at most one part in so many of what is free: the training's own files matter more."""
-
-_SIZE: Final = re.compile(r"(\d+)\s*([kmg]?)(?:i?b)?", re.IGNORECASE)
 
 held: Final[set[tuple[int, int]]] = set()
 """Device and inode of each outbox that this process has open, its own and those that it recovers."""
@@ -65,15 +63,12 @@ def outbox_capacity(environ: Mapping[str, str], *, fork: bool = False) -> int:
     (16777216, 4194304)
 
     Raises:
-        ConfigError: no size, or too small for an outbox.
+        ConfigError: not a size, or too small for an outbox.
     """
     text = environ.get("TLOGS_OUTBOX_BYTES", "")
     capacity = DEFAULT_CAPACITY_BYTES
     if text:
-        match = _SIZE.fullmatch(text.strip())
-        if match is None:
-            raise ConfigError(f"TLOGS_OUTBOX_BYTES={text!r}: expected a number of bytes such as 67108864 or 64MiB")
-        capacity = int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[match[2].lower()]
+        capacity = parse_size(text, source="TLOGS_OUTBOX_BYTES")
         if capacity < ring.MIN_CAPACITY_BYTES:
             raise ConfigError(f"TLOGS_OUTBOX_BYTES={text!r}: expected at least {ring.MIN_CAPACITY_BYTES} bytes")
     return max(capacity // FORK_SHARE, ring.MIN_CAPACITY_BYTES) if fork else capacity

@@ -39,9 +39,21 @@ def test_a_slip_of_the_finger_is_one_line_with_a_suggestion() -> None:
 
 def test_help_logs_marks_what_is_off_by_default() -> None:
     found = CliRunner().invoke(help_logs, []).output
-    components, on, off = found.split("ARTIFACTS that")
+    components, on, off = found.split("\nARTIFACTS")
     assert "  c10d  " in components
     assert "  guards  " in on
     assert "  bytecode  " in off
     as_json = json.loads(CliRunner().invoke(help_logs, ["--json"]).output)
     assert as_json["artifacts"]["bytecode"]["off_by_default"] is True
+
+
+def test_the_differences_from_torch_are_printed_from_the_docstring_of_the_module_and_fit_a_terminal() -> None:
+    found = CliRunner().invoke(help_logs, ["--differences"]).output
+    cases = [line for line in found.splitlines() if line and not line.startswith(" ")]
+    assert "A set_logs() call that fails" in cases
+    assert found.count("    torch   ") == found.count("    tlogs   ") == 12
+    assert max(map(len, found.splitlines())) <= 80
+
+
+def test_the_list_of_names_fits_a_terminal() -> None:
+    assert max(map(len, CliRunner().invoke(help_logs, []).output.splitlines())) <= 80

@@ -120,8 +120,8 @@ def test_ranks_that_did_not_apply_it_are_folded_and_give_status_1(
     assert capsys.readouterr().out.splitlines()[2:] == [
         "ignored  ranks 3-4: TORCH_LOGS=+dynamo",
         "failed   rank 5: unknown name 'x'",
-        "silent   ranks 6-7: no answer yet; they take it over when they speak again",
-        "to lay it over TORCH_LOGS there: tlogs set-logs c10d=DEBUG --ranks 3-4 --force",
+        "silent   ranks 6-7: no answer yet; applied when they reconnect",
+        "to override TORCH_LOGS there: tlogs set-logs c10d=DEBUG --ranks 3-4 --force",
     ]
 
 
@@ -177,7 +177,7 @@ def test_levels_show_the_odd_rank_first(monkeypatch: pytest.MonkeyPatch, capsys:
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["4", "c10d=DEBUG", "0-7", "1m15s", "left", "anna@n1"]
     assert [line.split() for line in lines[4:6]] == [["c10d", "INFO", "INFO", "8"], ["c10d", "DEBUG", "DEBUG", "0-7"]]
-    assert lines[6:] == ["artifacts named, rank 8: none", "artifacts named, ranks 0-7: guards"]
+    assert lines[6:] == ["artifacts on, rank 8: none", "artifacts on, ranks 0-7: guards"]
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_ranks_come_with_the_odd_ones_first(
     }  # fmt: skip
     with answering(monkeypatch, FakeJob()) as job:
         assert main(["ranks"]) == 0
-        assert capsys.readouterr().out == "no rank has come yet\n"
+        assert capsys.readouterr().out == "no rank has connected yet\n"
         job.rows = [
             {**row, "rank": 0, "state": "live"},
             {**row, "rank": 1, "state": "gone", "outbox": "/tmp/x.outbox", "last_record_s": None},
@@ -217,7 +217,7 @@ def test_ranks_come_with_the_odd_ones_first(
         main(["ranks"])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines[1:3]] == [["1", "gone"], ["0", "live"]]
-    assert lines[3] == "rank 1 left /tmp/x.outbox on n1; there: tlogs recover"
+    assert lines[3] == "rank 1 left /tmp/x.outbox; on n1, run: tlogs recover"
 
 
 def test_check_says_where_each_answer_comes_from(

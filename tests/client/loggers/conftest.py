@@ -12,35 +12,53 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.limits import scaled
 
 SERVER = Path(__file__).with_name("levels_server.py")
 
 
 class Server:
-    """One `levels_server.py`: cases in, answers out."""
+    """One `levels_server.py`: cases in, answers out.
+
+    Each question has a number, which its answer repeats: the answer to a question whose test was interrupted is
+    skipped, and not taken for that of the next. A server that died is started again for the next question.
+    """
 
     def __init__(self, mode: str, packages: Path) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", str(SERVER), mode, str(packages)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._read() == "ready\n", f"levels_server.py {mode} did not start"
+        self._mode = mode
+        self._command = [sys.executable, "-W", "ignore", str(SERVER), mode, str(packages)]
+        self._number = 0
+        self._start()
+
+    def _start(self) -> None:
+        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._read() == "ready\n", f"levels_server.py {self._mode} did not start"
 
     def _read(self) -> str:
         assert self._process.stdout is not None
         return self._process.stdout.readline()
 
     def ask(self, case: dict[str, Any]) -> list[dict[str, Any]]:
+        if self._process.poll() is not None:
+            self.close()
+            self._start()
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(case) + "\n")
+        self._number += 1
+        self._process.stdin.write(json.dumps([self._number, case]) + "\n")
         self._process.stdin.flush()
-        answer: list[dict[str, Any]] = json.loads(self._read())
-        return answer
+        while line := self._read():
+            number, answer, error = json.loads(line)
+            if number == self._number:
+                assert not error, f"levels_server.py {self._mode}: {error}"
+                found: list[dict[str, Any]] = answer
+                return found
+        raise AssertionError(f"levels_server.py {self._mode} ended with {self._process.wait()}")
 
     def close(self) -> None:
-        self._process.communicate(timeout=30)
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+        self._process.wait(scaled(60))
 
 
 def make_packages(root: Path) -> Path:

@@ -1,13 +1,13 @@
 """Answers, case by case, what torch or tlogs makes of settings; run as a script by the tests, one fork for each case.
 
 `levels_server.py torch` asks torch itself, `loaded` asks tlogs with torch loaded, `absent` asks tlogs where no torch
-can be imported, `late` where it is not imported yet. A case is a line of JSON on standard input, its answer a line of
-JSON on standard output::
+can be imported, `late` where it is not imported yet. A question is a line of JSON on standard input, a number and a
+case; its answer is a line of JSON on standard output, the same number, what was found, and why nothing was, or null::
 
-    {"env": TORCH_LOGS or null, "steps": [["set_logs", {"c10d": 10}], …], "probe": [logger, …]}
-    [{"error": class names or [], "warned": count, "loggers": {logger: [effective level, shown, taken]}}, …]
+    [1, {"env": TORCH_LOGS or null, "steps": [["set_logs", {"c10d": 10}], …], "probe": [logger, …]}]
+    [1, [{"error": class names or [], "warned": count, "loggers": {logger: [effective level, shown, taken]}}, …], null]
 
-The answer has one map for TORCH_LOGS and one for each step. *shown* counts by level (DEBUG to ERROR) how often a
+What was found has one map for TORCH_LOGS and one for each step. *shown* counts by level (DEBUG to ERROR) how often a
 record stood on the standard error, *taken* whether tlogs may take it. A call that fails in torch is left out
 altogether: tlogs promises that it changes nothing, and torch does not.
 """
@@ -20,6 +20,7 @@ import logging
 import os
 import pickle
 import sys
+import traceback
 from typing import Any
 
 LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
@@ -227,13 +228,18 @@ def main() -> None:
         import tlogs.loggers.torch_api  # noqa: F401
     print("ready", flush=True)
     for line in sys.stdin:
+        number, case = json.loads(line)
         child = os.fork()
         if child == 0:
             try:
-                print(json.dumps(answer(json.loads(line), side)), flush=True)
+                print(json.dumps([number, answer(case, side), None]), flush=True)
+            except BaseException:  # noqa: BLE001 - the test that asked shows it
+                print(json.dumps([number, None, traceback.format_exc()]), flush=True)
             finally:
                 os._exit(0)
-        os.waitpid(child, 0)
+        _, status = os.waitpid(child, 0)
+        if status:
+            print(json.dumps([number, None, f"the process of this case ended with {status}"]), flush=True)
 
 
 if __name__ == "__main__":

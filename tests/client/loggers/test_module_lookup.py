@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.limits import scaled
 
 from tlogs.loggers import module_lookup as modules
 from tlogs.loggers.module_lookup import find_module, locate, torch_may_know
@@ -50,7 +51,7 @@ def test_a_name_below_torch_does_not_import_torch() -> None:
         "import sys; from tlogs.loggers.module_lookup import find_module;"
         "print(find_module('torch._dynamo.guards'), find_module('torch.nope'), 'torch' in sys.modules)"
     )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=True)
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=scaled(60), check=True)
     assert ran.stdout.split() == ["True", "False", "False"]
 
 

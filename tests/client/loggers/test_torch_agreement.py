@@ -102,7 +102,7 @@ step = st.one_of(
     st.builds(lambda home: ["artifact", home, "fresh"], st.sampled_from(HOMES)),
     st.builds(lambda text: ["setenv", text], st.none() | texts),
 )
-some = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+some = settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def check(case: Case, torch: Server, *others: Server) -> None:

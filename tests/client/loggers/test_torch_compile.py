@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from tests.limits import scaled
 
 SCRIPT = """
 import json, logging, os
@@ -43,13 +44,13 @@ print(json.dumps([taken, shown, sorted({str(trace) for trace in traced})]))
 
 
 @pytest.mark.torch
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_what_may_be_taken_is_what_torch_shows() -> None:
     ran = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", SCRIPT],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=scaled(240),
         check=True,
         env={**os.environ, "TORCH_LOGS": "+dynamo,graph_breaks,recompiles"},
     )
@@ -102,14 +103,14 @@ print(json.dumps([found, sorted(state.artifact_names)]))
 
 
 @pytest.mark.torch
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_a_lease_turns_recompiles_on_and_off_though_torch_asks_its_own_state() -> None:
     """torch makes these records only where `log_state` says so, and leases are never written into it."""
     ran = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", LEASED],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=scaled(240),
         check=True,
         env={name: value for name, value in os.environ.items() if name != "TORCH_LOGS"},
     )

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from tests.limits import scaled
 
 from tlogs.levels.registry import recorded
 from tlogs.loggers.torch_format import TorchFormatter
@@ -66,7 +67,7 @@ def without_traceback(text: str) -> str:
 @pytest.mark.torch
 def test_each_line_is_the_line_that_torch_writes() -> None:
     ran = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", TORCH], capture_output=True, text=True, timeout=50, check=True
+        [sys.executable, "-W", "ignore", "-c", TORCH], capture_output=True, text=True, timeout=scaled(150), check=True
     )
     assert [without_traceback(text) for text in formatted()] == [
         without_traceback(text) for text in json.loads(ran.stdout)

@@ -72,7 +72,7 @@ calls = st.builds(
     st.dictionaries(st.sampled_from(["guards", "graph_breaks", "bytecode"]), st.just(True)),
 )
 lay = st.builds(lambda leases: ["overlay", *leases], st.lists(leased(), min_size=1, max_size=3))
-some = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+some = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @some

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from tests.limits import scaled
 
 SCRIPT = """
 import json, logging, os, sys, threading
@@ -73,7 +74,11 @@ print(json.dumps([logged[0], len(taken), taken == list(range(logged[0])), len(se
 @pytest.mark.parametrize("mode", ["absent", pytest.param("loaded", marks=pytest.mark.torch)])
 def test_no_record_that_both_states_allow_is_missing(mode: str) -> None:
     ran = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", SCRIPT, mode], capture_output=True, text=True, timeout=50, check=True
+        [sys.executable, "-W", "ignore", "-c", SCRIPT, mode],
+        capture_output=True,
+        text=True,
+        timeout=scaled(150),
+        check=True,
     )
     logged, taken, in_order, shown = json.loads(ran.stdout)
     assert logged > 1000

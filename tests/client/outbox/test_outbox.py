@@ -26,6 +26,7 @@ from tlogs.outbox.outbox import GROW_AGAIN_NS, Outbox
 from tlogs.outbox.relic import Relic
 from tlogs.outbox.ring import Extent
 from tlogs_shared.errors import ConfigError, ProtocolError, StoreError
+from tlogs_shared.quantity import parse_size
 from tlogs_shared.storage.batch import TARGET_RAW_BYTES
 from tlogs_shared.storage.record import Fields, unpack_all
 
@@ -336,9 +337,16 @@ def test_a_directory_that_cannot_be_written_is_an_error_with_a_way_out(tmp_path:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]
 
 
-@pytest.mark.parametrize("text", ["x", "-1", "10", "1.5MiB"])
-def test_a_size_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="TLOGS_OUTBOX_BYTES="):
+@pytest.mark.parametrize(
+    ("text", "size"), [("64MB", 64_000_000), ("64MiB", 64 << 20), ("64M", 64_000_000), ("1.5MiB", 3 << 19)]
+)
+def test_a_size_means_here_what_it_means_everywhere(text: str, size: int) -> None:
+    assert outbox_capacity({"TLOGS_OUTBOX_BYTES": text}) == parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["x", "-1", "10", "1,5MiB"])
+def test_a_malformed_or_too_small_size_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="TLOGS_OUTBOX_BYTES"):
         outbox_capacity({"TLOGS_OUTBOX_BYTES": text})
 
 
@@ -541,7 +549,7 @@ def test_what_is_no_outbox_is_none(tmp_path: Path) -> None:
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_damage_gives_whole_records_or_none(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as directory:
         outbox = Outbox(f"{directory}/a", stream=STREAM, meta={"rank": 3}, capacity=SMALL)
@@ -622,7 +630,7 @@ ACTIONS = st.lists(
 
 
 @given(ACTIONS, st.randoms(use_true_random=False))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_writer_stopped_at_any_byte_leaves_all_that_it_had_taken(actions: list[Any], random: Random) -> None:
     check_stopped(actions, lambda stops: random.sample(stops, min(len(stops), 40)))
 

@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from tests.limits import scaled
 
 from tlogs.outbox.dead import open_dead
 from tlogs_shared.storage.record import message_of, unpack_all
@@ -39,7 +40,7 @@ def run(directory: Path, script: str) -> dict[str, list[str]]:
     """The messages that each outbox holds after the script, by the outbox's name."""
     subprocess.run(
         [sys.executable, "-X", "dev", "-W", "ignore", "-c", PREAMBLE + textwrap.dedent(script), str(directory)],
-        timeout=40, check=True,
+        timeout=scaled(120), check=True,
     )  # fmt: skip
     found = {}
     for path in directory.iterdir():
@@ -130,7 +131,7 @@ def test_a_signal_handler_that_raises_leaves_no_lock_behind(tmp_path: Path) -> N
                 interrupted += 1
         done = threading.Thread(target=log.info, args=("from another thread",))
         done.start()
-        done.join(10)
+        done.join(60)
         assert not done.is_alive() and interrupted == 300
         log.info("taken %d", taken)
         """,

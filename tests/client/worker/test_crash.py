@@ -11,6 +11,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from tests.limits import scaled
 
 from tlogs.outbox.dead import DeadOutbox, open_dead
 from tlogs_shared.storage.record import Fields, message_of, unpack_all
@@ -39,7 +40,7 @@ def run(script: str, path: Path | str) -> subprocess.CompletedProcess[str]:
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "TLOGS", "COV"))}
     code = PREAMBLE + textwrap.dedent(script)
     command = [sys.executable, "-c", code, str(path)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, env=environ, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=scaled(60), env=environ, check=False)
 
 
 def both(script: str, path: Path) -> tuple[subprocess.CompletedProcess[str], list[Fields]]:

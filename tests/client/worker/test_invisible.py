@@ -14,6 +14,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from tests.limits import scaled
 
 from tlogs.outbox.dead import open_dead
 from tlogs_shared.storage.record import message_of, unpack_all
@@ -394,7 +395,7 @@ def run(script: Path, outbox: str, *command: str) -> tuple[str, str, int]:
     environ = {**kept, "PYTHONPATH": str(script.parent), "OUTBOX": outbox, "COLUMNS": "80"}
     done = subprocess.run(
         [sys.executable, *command, script.name],
-        capture_output=True, text=True, timeout=50, env=environ, cwd=script.parent, check=False,
+        capture_output=True, text=True, timeout=scaled(150), env=environ, cwd=script.parent, check=False,
     )  # fmt: skip
     return _steady(done.stdout), _steady(done.stderr), done.returncode
 

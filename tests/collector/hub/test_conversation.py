@@ -316,7 +316,7 @@ class StoredStream:
         return self.watermark
 
 
-Conversation.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+Conversation.TestCase.settings = settings(max_examples=60, stateful_step_count=60)
 TestConversation = Conversation.TestCase
 
 

@@ -356,7 +356,7 @@ def test_stored_metadata_beats_what_a_restart_brings(store: LocalStore, tmp_path
     again.close()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.data())
 def test_a_half_written_or_damaged_run_json_is_set_aside(data: st.DataObject) -> None:
     with TemporaryDirectory() as directory:
@@ -550,7 +550,7 @@ def filled(directory: Path, lives: int = 3) -> Path:
     return directory / RUN
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.data())
 def test_a_run_with_a_damaged_file_opens_and_gives_all_that_is_sound(data: st.DataObject) -> None:
     """Truncated, bit-flipped, overwritten, emptied or missing: the rest is there, in order, nothing twice."""

@@ -102,7 +102,7 @@ ANY = st.one_of(*map(messages_of, KINDS))
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 @given(data=st.data())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_every_message_comes_back_as_it_was(kind: type[Any], data: st.DataObject) -> None:
     message = data.draw(messages_of(kind))
     assert decode(encode(message)) == message
@@ -121,7 +121,7 @@ def test_any_bytes_as_fields_are_a_message_or_a_message_error(kind: type[Any], p
 
 
 @given(st.sampled_from(FIELD_KINDS), st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_fields_of_any_type_are_a_message_or_a_message_error(kind: type[Any], data: st.DataObject) -> None:
     """Sound msgpack of the right length, whose types are not what the message declares."""
     count = len(fields(kind))
@@ -130,7 +130,7 @@ def test_fields_of_any_type_are_a_message_or_a_message_error(kind: type[Any], da
 
 
 @given(ANY, st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_damaged_message_is_a_message_or_a_message_error(message: Any, data: st.DataObject) -> None:
     """Cut short, with a bit flipped, with a frame too many or too few."""
     frames = encode(message)

@@ -488,7 +488,5 @@ class PowerLossMachine(RuleBasedStateMachine):
         assert missing == stored.removed
 
 
-PowerLossMachine.TestCase.settings = settings(
-    max_examples=250, stateful_step_count=30, deadline=None, report_multiple_bugs=False
-)
+PowerLossMachine.TestCase.settings = settings(max_examples=250, stateful_step_count=30, report_multiple_bugs=False)
 TestPowerLoss = PowerLossMachine.TestCase

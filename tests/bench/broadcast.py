@@ -27,6 +27,8 @@ from typing import Any
 
 import zmq
 import zstandard
+from tlogs.worker.forwarder import COMPRESSION_LEVEL, moment
+from tlogs.worker.link import Free, GoBack, Lay, Link, Send, State
 
 import tlogs
 from daemon import Daemon
@@ -36,8 +38,6 @@ from tlogs.access.transport import dial
 from tlogs.loggers.controller import LEVELS
 from tlogs.outbox.outbox import Outbox
 from tlogs.outbox.ring import MIN_CAPACITY_BYTES
-from tlogs.worker.forwarder import COMPRESSION_LEVEL, moment
-from tlogs.worker.link import Free, GoBack, Lay, Link, Send, State
 from tlogs_collector.listener import raise_file_limit
 from tlogs_shared.host import boot_id
 from tlogs_shared.origin import Origin

@@ -34,14 +34,14 @@ from pathlib import Path
 
 import msgpack
 import zstandard
+from tlogs.worker.forwarder import COMPRESSION_LEVEL, Forwarder, Hooks
+from tlogs.worker.link import Lay, Link, State
 
 from daemon import Daemon
 from machine import cpu_s
 from mix import START_NS, steps
 from tlogs.access.discovery import Address
 from tlogs.outbox.ring import Extent
-from tlogs.worker.forwarder import COMPRESSION_LEVEL, Forwarder, Hooks
-from tlogs.worker.link import Lay, Link, State
 from tlogs_shared.host import boot_id
 from tlogs_shared.origin import Origin
 from tlogs_shared.protocol.messages import Batch

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import zstandard
+from tlogs.worker.forwarder import COMPRESSION_LEVEL
 
 from mix import START_NS, job
 from tlogs.outbox.outbox import Outbox
@@ -24,7 +25,6 @@ from tlogs.outbox.ring import Extent
 from tlogs.reading.archive import RunArchive
 from tlogs.reading.reader import Reading
 from tlogs.reading.text import TextRenderer
-from tlogs.worker.forwarder import COMPRESSION_LEVEL
 from tlogs_collector.store.local.local_store import LocalStore
 from tlogs_shared.origin import Origin, StreamInfo
 from tlogs_shared.storage.batch import Header, seal

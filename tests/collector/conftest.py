@@ -172,6 +172,11 @@ class Rank:
         self.answers[revision] = (kind, reason)
         return self.say(m.Applied([m.AppliedRow([self.stream], revision, dict(self.answers), pack_plain(report))]))
 
+    def die(self) -> None:
+        """Die without a word, on the collector's host, and the agent with it."""
+        self.stage.alive[self.origin.pid] = False
+        self.stage.hub.unreachable(self.connection)
+
     def bye(self, head: int | None = None) -> list[m.Message]:
         """Say bye."""
         return self.say(m.Bye(self.stream, self.head if head is None else head))

@@ -21,6 +21,7 @@ from tlogs.levels.registry import recorded
 from tlogs.outbox import ring
 from tlogs.reading import filters
 from tlogs_shared import quantity
+from tlogs_shared.end import End
 from tlogs_shared.errors import ConfigError, DirectiveError, MessageError
 from tlogs_shared.origin import Origin, StreamInfo
 from tlogs_shared.protocol import messages, wire
@@ -66,11 +67,12 @@ STREAM_FRAME: Final = segment.pack_stream(STREAM, StreamInfo(ORIGIN, head=3, dro
 SEGMENT: Final = segment.FileHeader("run", 1).pack() + b"".join(
     header.pack() + payload for header, payload in (STREAM_FRAME, BATCH)
 )
-NOTICE: Final = Notice("tcp://127.0.0.1:5655", "5" * 64, 7, "node1", "b", "/tmp", "1", ["run"])
+NOTICE: Final = Notice("tcp://127.0.0.1:5655", "5" * 64, 7, "node1", "b", "/tmp", "1", runs=["run"])
 MESSAGES: Final[list[messages.Message]] = [
-    messages.Hello(STREAM, ORIGIN, 3, 0, b"n" * 16, False),
-    messages.Heartbeat(3, 1, 0, 1, {10: 2}, None, None),
-    messages.Bye(3, {10: 2}),
+    messages.Hello(STREAM, ORIGIN, 3, 0, False),
+    messages.Heartbeat(1, None, None, [messages.Pulse(STREAM, 3, 1, 0, {10: 2}, messages.Vital("running", 3, 0.0))]),
+    messages.Applied([messages.AppliedRow([STREAM], 1, {1: ("applied", "")}, b"report")]),
+    messages.Bye(STREAM, 3, {10: 2}, End("killed", signal="SIGKILL")),
     messages.Batch(*BATCH),
 ]
 
@@ -90,21 +92,6 @@ def _plain(data: bytes) -> Any:
 
 def _packed(value: Any) -> bytes:
     return bytes(msgpack.packb(value))
-
-
-def _frames(data: bytes) -> object:
-    """A message: two bytes of its head, then as many frames as the third byte says, of equal size."""
-    parts = data[2] % 4 if len(data) > 2 else 0
-    rest = data[3:]
-    if parts == 3:  # a batch, whose header has one size only
-        return wire.decode([data[:2], rest[:HEADER_BYTES], rest[HEADER_BYTES:]])
-    size = -(-len(rest) // parts) if parts else 0
-    return wire.decode([data[:2], *(rest[at * size : (at + 1) * size] for at in range(parts))])
-
-
-def _as_frames(message: messages.Message) -> bytes:
-    head, *frames = wire.encode(message)
-    return head + bytes([3 if len(frames) == 2 else len(frames)]) + b"".join(frames)
 
 
 def _header(data: bytes) -> Header:
@@ -154,7 +141,7 @@ def _ledger(data: bytes) -> object:
 
 
 DECODERS: Final[dict[str, Decoder]] = {
-    "wire": Decoder(_frames, MessageError, [_as_frames(message) for message in MESSAGES]),
+    "wire": Decoder(wire.decode, MessageError, [wire.encode(message) for message in MESSAGES]),
     "header": Decoder(_header, MessageError, [BATCH[0].pack(), STREAM_FRAME[0].pack()]),
     "records": Decoder(_records, MessageError, [b"\3" + RAW]),
     "compressed records": Decoder(_compressed_records, MessageError, [zstandard.compress(RAW)]),

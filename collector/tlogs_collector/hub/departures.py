@@ -32,10 +32,11 @@ class Departures:
         return self._end(self.runs.by_name[peer.run], peer, "recovered" if peer.recovering else "bye", now)
 
     def gone(self, run: Run, peer: Peer, now: Moment) -> list[Action]:
-        """A process has ended without a bye; if it was on this host, its outbox is brought in."""
+        """A process has ended without a bye; where it was on this host and has no agent, its outbox is brought in."""
+        is_deserted = peer.connection is None
         actions = self._end(run, peer, "gone", now)
         origin = peer.info.origin
-        if origin.outbox and self.runs.is_alive(origin) is False:
+        if is_deserted and origin.outbox and self.runs.is_alive(origin) is False:
             actions.append(Recover([origin.outbox]))
         return actions
 

@@ -1,7 +1,6 @@
-"""The secret that the processes of one user share with their collector, and the proofs made of it.
+"""The secret that the processes of one user share with their collector, and the CURVE keys made of it.
 
-On loopback each side proves that it has the secret by an HMAC over the other's nonce; on any other interface the same
-secret also yields the CURVE keys (`curve_seed`), so that there is one thing to hand out, not three.
+Both sides' keys come from it, so that there is one thing to hand out, not three.
 """
 
 from __future__ import annotations
@@ -12,9 +11,8 @@ from typing import Final, Literal
 
 from tlogs_shared.errors import ConfigError
 
-__all__ = ["NONCE_BYTES", "curve_seed", "parse_secret", "prove"]
+__all__ = ["curve_seed", "parse_secret"]
 
-NONCE_BYTES: Final = 16
 MIN_SECRET_CHARACTERS: Final = 16
 """A shorter secret could be guessed."""
 
@@ -39,16 +37,6 @@ def parse_secret(text: str, source: str) -> bytes:
         raise ConfigError(
             f"{source}: expected a secret of letters and digits; make one with: tlogs keygen FILE"
         ) from None
-
-
-def prove(secret: bytes, role: Role, nonce: bytes) -> bytes:
-    """What only a holder of *secret* can answer to *nonce*; the role keeps one side's answer from serving the other."""
-    return hmac.digest(secret, b"tlogs " + role.encode() + b" " + nonce, hashlib.sha256)
-
-
-def is_proof(secret: bytes, role: Role, nonce: bytes, proof: bytes) -> bool:
-    """Whether *proof* answers *nonce*, compared in constant time."""
-    return hmac.compare_digest(prove(secret, role, nonce), proof)
 
 
 def curve_seed(secret: bytes, role: Role) -> bytes:

@@ -123,7 +123,7 @@ def test_nobody_waits_for_a_rank_that_has_ended(stage: Stage, ask: Any) -> None:
     ask(lay(1))
     first.answer(1)
     second.bye()
-    stage.alive[third.origin.pid] = False
+    third.die()
     assert stage.heard(b"op") == []
     stage.wait(2.0)
     data = report(stage).data
@@ -134,7 +134,7 @@ def test_nobody_waits_for_a_rank_that_has_ended(stage: Stage, ask: Any) -> None:
 def test_a_job_that_restarts_before_it_answers_keeps_the_lease(stage: Stage, ask: Any) -> None:
     [rank] = stage.ranks(1, restart_count=0)
     ask(lay(1))
-    stage.alive[rank.origin.pid] = False
+    rank.die()
     stage.wait(2.0)
     assert report(stage).error == ""
     again = stage.rank(0, world_size=1, restart_count=1)
@@ -237,7 +237,7 @@ def test_a_lease_that_was_reset_meanwhile_is_not_withdrawn_again(stage: Stage, a
     ask(m.Change(2, None, 5.0, ends=[1]))
     for rank in ranks:
         rank.answers = {}
-        rank.say(m.Applied(2, {}, b""))
+        rank.say(m.Applied([m.AppliedRow([rank.stream], 2, {}, b"")]))
     reports = [message for message in stage.heard(b"op") if isinstance(message, m.Report)]
     assert [found.data["failed"] for found in reports if found.number == 1] == [
         {"0": "the lease was ended or replaced meanwhile", "1": "the lease was ended or replaced meanwhile"}
@@ -250,7 +250,7 @@ def test_a_lease_that_was_replaced_meanwhile_is_not_withdrawn_again(stage: Stage
     [rank] = stage.ranks(1)
     ask(lay(1))
     ask(lay(2))
-    rank.say(m.Applied(2, {1: ("failed", "disabled"), 2: ("applied", "")}, b""))
+    rank.say(m.Applied([m.AppliedRow([rank.stream], 2, {1: ("failed", "disabled"), 2: ("applied", "")}, b"")]))
     first, second = (found for found in stage.heard(b"op") if isinstance(found, m.Report))
     assert (first.error, second.error) == ("disabled; nothing was changed", "")
     assert [lease.revision for lease in stage.hub.runs[RUN].leases] == [2]
@@ -274,7 +274,8 @@ def test_some_or_all_leases_are_ended_and_only_ranks_that_held_them_answer(stage
     ask(lay(2, settings={"b": 10}))
     ask(lay(3, settings={"c": 10}))
     for rank in (first, second):
-        rank.say(m.Applied(3, {revision: ("applied", "") for revision in (1, 2, 3)}, b""))
+        answers = {revision: ("applied", "") for revision in (1, 2, 3)}
+        rank.say(m.Applied([m.AppliedRow([rank.stream], 3, answers, b"")]))
     stage.heard(b"op")
     ask(m.Change(4, None, 5.0, ends=[1]))
     first.answer(4)

@@ -11,8 +11,8 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-
 from tlogs.worker.link import Complain, Free, GoBack, Lay, Link, Send, State
+
 from tlogs_collector.hub import actions as do
 from tlogs_collector.hub.hub import Hub, Known
 from tlogs_shared.origin import Origin, StreamInfo

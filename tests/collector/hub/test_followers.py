@@ -78,7 +78,7 @@ def test_who_follows_everything_is_told_of_every_run_and_the_newest_is_followed_
 def test_a_run_that_is_not_open_yet_is_no_news(stage: Stage) -> None:
     rank = stage.rank()
     follow(stage, "*")
-    stage.hub.handle(rank.connection, m.Hello(rank.stream, rank.origin, 0, 0, b""), stage.now)
+    stage.hub.handle(rank.connection, m.Hello(rank.stream, rank.origin, 0, 0), stage.now)
     stage.wait(0.1)
     assert told(stage) == []
 

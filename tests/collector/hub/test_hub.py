@@ -30,11 +30,13 @@ def test_batches_are_taken_in_order_and_acknowledged_when_the_store_says_so(stag
     assert rank.log(0, 5) == rank.log(5, 3) == []
     assert appended(stage) == [(0, 5), (5, 3)]
     stage.carry_out(stage.hub.stored({("made-up-1", rank.stream): 8}))
-    assert stage.heard(rank.connection) == [m.Ack(8, stage.hub.pacing.window())]
+    assert stage.heard(rank.connection) == [m.Ack([(rank.stream, 8)], stage.hub.pacing.window())]
     stage.carry_out(stage.hub.stored({("made-up-1", rank.stream): 5}))
-    assert stage.heard(rank.connection) == [m.Ack(8, stage.hub.pacing.window())], "what is safe stays safe"
-    assert rank.log(0, 5) == [m.Ack(8, stage.hub.pacing.window())]
-    assert rank.log(9, 2) == [m.Rewind(8)]
+    assert stage.heard(rank.connection) == [m.Ack([(rank.stream, 8)], stage.hub.pacing.window())], (
+        "what is safe stays safe"
+    )
+    assert rank.log(0, 5) == [m.Ack([(rank.stream, 8)], stage.hub.pacing.window())]
+    assert rank.log(9, 2) == [m.Rewind(rank.stream, 8)]
     assert rank.log(11, 2) == []
     assert appended(stage) == []
 
@@ -107,8 +109,8 @@ def test_a_full_store_takes_nothing_until_it_has_room_again(stage: Stage) -> Non
     stage.took(do.Append)
     assert full.beat() != [], "life goes on"
     stage.carry_out(stage.hub.resume("made-up-1"))
-    assert stage.heard(full.connection) == [m.Rewind(5)]
-    assert stage.heard(other.connection) == [m.Rewind(0)]
+    assert stage.heard(full.connection) == [m.Rewind(full.stream, 5)]
+    assert stage.heard(other.connection) == [m.Rewind(other.stream, 0)]
     assert [say.text for say in stage.took(do.Say)] == [
         "run made-up-1: cannot store: no space; the ranks keep their records and wait",
         "run made-up-1: storing again",
@@ -125,7 +127,7 @@ def test_after_a_failed_sync_everybody_goes_back_to_what_is_stored(stage: Stage)
     stage.hub.unreachable(unknown.connection)
     stage.hub.stall("made-up-1", "sync failed")
     stage.carry_out(stage.hub.reopened("made-up-1", {known.stream: Kept(known.peer.info, 6)}))
-    assert stage.heard(known.connection) == [m.Rewind(6)]
+    assert stage.heard(known.connection) == [m.Rewind(known.stream, 6)]
     assert [(rank.peer.watermark, rank.peer.stored, rank.peer.records) for rank in (known, unknown)] == [
         (6, 6, 6),
         (0, 0, 0),
@@ -163,7 +165,7 @@ def test_a_rank_is_late_then_gone_then_back(stage: Stage) -> None:
     assert state_of(rank) == "late"
     stage.wait(7.0)
     assert state_of(rank) == "late"
-    assert stage.heard(rank.connection) == [m.Stranger()], "whoever hears that says hello"
+    assert stage.heard(rank.connection) == [m.Stranger(rank.stream)], "whoever hears that says hello"
     stage.hub.unreachable(rank.connection)  # as sending found out
     stage.wait(0.5)
     assert state_of(rank) == "gone"
@@ -187,7 +189,7 @@ def test_a_rank_that_only_was_stopped_goes_on_as_it_was(stage: Stage) -> None:
 
 def test_a_dead_process_of_this_host_is_gone_within_two_heartbeats_and_recovered(stage: Stage) -> None:
     [rank] = stage.ranks(1, outbox="/tmp/box")
-    stage.alive[rank.origin.pid] = False
+    rank.die()
     stage.wait(0.9)
     assert state_of(rank) == "live", "what it sent last may not have arrived yet"
     stage.wait(0.3)
@@ -195,6 +197,15 @@ def test_a_dead_process_of_this_host_is_gone_within_two_heartbeats_and_recovered
     assert stage.took(do.Recover) == [do.Recover(["/tmp/box"])]
     assert stage.took(do.PutStream)[-1].info.end == "gone"
     stage.wait(30.0)
+    assert stage.took(do.Recover) == []
+
+
+def test_a_dead_process_whose_agent_is_connected_is_left_to_that_agent(stage: Stage) -> None:
+    """It sends what is left, and says how the process ended: whoever brought the outbox in would be in its way."""
+    [rank] = stage.ranks(1, outbox="/tmp/box")
+    stage.alive[rank.origin.pid] = False
+    stage.wait(20.0)
+    assert state_of(rank) == "late"
     assert stage.took(do.Recover) == []
 
 
@@ -208,10 +219,10 @@ def test_a_live_process_of_this_host_is_not_gone_while_it_is_connected(stage: St
 def test_a_rank_that_says_bye_is_done(stage: Stage) -> None:
     [rank] = stage.ranks(1)
     rank.log(0, 5)
-    assert rank.bye() == [m.Ack(0, stage.hub.pacing.window())]
+    assert rank.bye() == [m.Ack([(rank.stream, 0)], stage.hub.pacing.window())]
     assert (state_of(rank), stage.hub.is_idle) == ("done", True)
     assert stage.took(do.PutStream)[-1].info.end == "bye"
-    assert rank.beat() == [m.Stranger()]
+    assert m.Stranger(rank.stream) in rank.beat()
     stage.wait(60.0)
     assert state_of(rank) == "done"
 
@@ -219,9 +230,9 @@ def test_a_rank_that_says_bye_is_done(stage: Stage) -> None:
 def test_a_rank_that_leaves_before_everything_was_taken_left_the_rest_in_its_outbox(stage: Stage) -> None:
     [rank] = stage.ranks(1, outbox="/tmp/box")
     rank.log(0, 5)
-    assert rank.bye(9) == [m.Ack(0, stage.hub.pacing.window())]
+    assert rank.bye(9) == [m.Ack([(rank.stream, 0)], stage.hub.pacing.window())]
     assert state_of(rank) == "live"
-    stage.alive[rank.origin.pid] = False
+    rank.die()
     stage.wait(1.5)
     assert (state_of(rank), rank.peer.lost) == ("gone", 4)
     assert stage.took(do.Recover) == [do.Recover(["/tmp/box"])]
@@ -244,7 +255,7 @@ def test_a_job_that_restarts_with_another_world_size_says_which_leases_name_rank
     stage.say(b"op", lay(2, ranks=RankSet.parse("1-3")))
     stage.say(b"op", lay(3))
     for rank in first:
-        stage.alive[rank.origin.pid] = False
+        rank.die()
     stage.wait(2.0)
     stage.control["made-up-1"].clear()
     stage.ranks(2, restart_count=1)

@@ -8,11 +8,11 @@ from tests.collector.conftest import Stage
 from tlogs_shared.protocol import messages as m
 
 
-@pytest.mark.parametrize(("connections", "window"), [(1, 4 << 20), (64, 4 << 20), (128, 2 << 20), (9000, 64 << 10)])
-def test_the_window_shrinks_with_the_number_of_connections(stage: Stage, connections: int, window: int) -> None:
+@pytest.mark.parametrize(("streams", "window"), [(1, 4 << 20), (64, 4 << 20), (128, 2 << 20), (9000, 64 << 10)])
+def test_the_window_shrinks_with_the_number_of_streams(stage: Stage, streams: int, window: int) -> None:
     """What all ranks together may have on the way is bounded."""
-    for number in range(connections):
-        stage.say(b"%d" % number, m.Ask(1, "hello"))
+    for number in range(streams):
+        stage.rank(number, world_size=None).hello()
     assert stage.hub.pacing.window() == window
 
 

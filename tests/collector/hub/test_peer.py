@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tlogs_collector.hub.peer import Peer, Verdict
 from tlogs_shared.origin import Origin, StreamInfo
-from tlogs_shared.protocol.messages import Heartbeat
+from tlogs_shared.protocol.messages import Pulse
 from tlogs_shared.storage.batch import Header
 
 STREAM = b"s" * 16
@@ -25,6 +25,10 @@ def new_peer(watermark: int = 0, **origin: Any) -> Peer:
 
 def header(first: int, end: int, **changed: Any) -> Header:
     return Header(STREAM, first=first, count=end - first, **changed)
+
+
+def pulse(head: int, low_ts: int = 0, revision: int = 0, dropped: dict[int, int] | None = None) -> Pulse:
+    return Pulse(STREAM, head, low_ts, revision, dropped or {}, None)
 
 
 @pytest.mark.parametrize(
@@ -107,16 +111,16 @@ def test_a_store_that_has_less_than_was_thought_sets_the_stream_back() -> None:
 def test_what_was_heard_of_and_never_came_is_lost() -> None:
     peer = new_peer()
     peer.judge(header(0, 5))
-    peer.beat(Heartbeat(9, 0, 0, 0), same_host=True)
+    peer.beat(pulse(9), None)
     peer.end("gone")
     assert (peer.lost, peer.is_open) == (4, False)
 
 
 def test_a_heartbeat_is_worth_storing_only_where_something_new_was_dropped() -> None:
     peer = new_peer()
-    assert not peer.beat(Heartbeat(9, 100, 3, 0), same_host=True)
-    assert peer.beat(Heartbeat(9, 90, 3, 0, {10: 2}), same_host=True)
-    assert not peer.beat(Heartbeat(9, 90, 3, 0, {10: 2}), same_host=True)
+    assert not peer.beat(pulse(9, 100, 3), None)
+    assert peer.beat(pulse(9, 90, 3, {10: 2}), None)
+    assert not peer.beat(pulse(9, 90, 3, {10: 2}), None)
     assert (peer.low_ts, peer.revision, peer.dropped) == (100, 3, 2)
 
 
@@ -133,17 +137,16 @@ def test_a_clock_is_corrected_once_it_is_known_well_enough(
     offset: int, bound: int, exchanges: int, stored: tuple[int | None, int | None]
 ) -> None:
     peer = new_peer()
-    message = Heartbeat(0, 0, 0, 0, {}, offset, bound)
-    changed = [peer.beat(message, same_host=False) for _ in range(exchanges)]
+    changed = [peer.beat(pulse(0), (offset, bound)) for _ in range(exchanges)]
     assert (peer.info.offset_ns, peer.info.bound_ns) == stored
     assert sum(changed) == (stored[1] is not None)
-    peer.beat(replace(message, offset_ns=9 * S, bound_ns=1), same_host=False)
+    peer.beat(pulse(0), (9 * S, 1))
     assert stored[1] is None or peer.info.offset_ns == stored[0], "fixed once for two reads to agree"
 
 
 def test_a_clock_on_the_collectors_own_host_is_never_corrected() -> None:
     peer = new_peer()
-    assert not peer.beat(Heartbeat(0, 0, 0, 0, {}, 5 * S, 1), same_host=True)
+    assert not peer.beat(pulse(0), None)
     assert peer.info.offset_ns is None
 
 

@@ -15,7 +15,7 @@ from tlogs_shared.protocol.wire import unpack_plain
 def ask(stage: Stage, what: str, run: str | None = None) -> m.Report:
     """The answer to a question."""
     stage.say(b"op", m.Ask(0, "hello"))
-    [found] = stage.say(b"op", m.Ask(5, what, b"", run))
+    [found] = stage.say(b"op", m.Ask(5, what, run))
     assert isinstance(found, m.Report)
     assert found.number == 5
     return found
@@ -43,7 +43,7 @@ def test_a_rank_is_shown_with_everything_the_contract_names(stage: Stage) -> Non
         "clock_offset_ms": 5000.0,
         "revision": 7,
     }
-    stage.alive[rank.origin.pid] = False
+    rank.die()
     stage.wait(1.0)
     [row] = ask(stage, "ranks").data["rows"]
     assert (row["state"], row["in_flight"], row["outbox"]) == ("gone", 0, "/tmp/box")
@@ -57,7 +57,7 @@ def test_a_rank_that_has_logged_nothing_has_no_last_record(stage: Stage) -> None
 
 def test_ranks_are_shown_by_rank_each_with_its_newest_attempt(stage: Stage) -> None:
     ranks = stage.ranks(3, restart_count=0)
-    stage.alive[ranks[1].origin.pid] = False
+    ranks[1].die()
     stage.wait(2.0)
     stage.rank(1, world_size=3, restart_count=1).hello()
     rows = ask(stage, "ranks").data["rows"]
@@ -95,10 +95,9 @@ def test_a_run_is_chosen_by_name_or_beginning_and_else_the_newest_live_one(stage
 def test_a_run_is_shown_with_its_counts(stage: Stage) -> None:
     first, second = stage.ranks(2)
     first.log(0, 5)
-    second.beat(dropped={10: 2})
     second.head = 3
-    stage.alive[second.origin.pid] = False
     second.beat(dropped={10: 2})
+    second.die()
     stage.wait(2.0)
     [row] = ask(stage, "runs").data
     began = row.pop("created_ns")
@@ -146,5 +145,5 @@ def test_a_stream_that_has_ended_costs_no_more_looks_until_it_speaks_again(stage
 def test_what_a_rank_says_of_its_levels_is_never_looked_into(stage: Stage) -> None:
     [rank] = stage.ranks(1)
     garbage: Any = b"\xc1 no msgpack"
-    rank.say(m.Applied(0, {}, garbage))
+    rank.say(m.Applied([m.AppliedRow([rank.stream], 0, {}, garbage)]))
     assert ask(stage, "levels").data["groups"] == [("0", garbage)]

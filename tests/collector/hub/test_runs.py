@@ -18,7 +18,7 @@ def end(rank: Rank, how: str) -> None:
     if how == "bye":
         rank.bye()
     else:
-        rank.stage.alive[rank.origin.pid] = False
+        rank.die()
         rank.stage.wait(2.0)
 
 
@@ -131,7 +131,7 @@ def test_a_whole_elastic_restart_stays_one_run(stage: Stage) -> None:
 
 def test_the_end_of_a_rank_that_has_come_again_is_taken_note_of(stage: Stage) -> None:
     [first] = stage.ranks(1, restart_count=0, outbox="/tmp/box")
-    stage.alive[first.origin.pid] = False
+    first.die()
     [second] = stage.ranks(1, restart_count=1)
     assert first.peer.info.end == "gone"
     assert stage.took(do.Recover) == [do.Recover(["/tmp/box"])]
@@ -242,7 +242,7 @@ def test_a_rank_of_a_run_left_open_on_another_host_is_thought_alive_for_a_while(
 def test_a_run_that_cannot_be_opened_is_refused_and_tried_again(stage: Stage) -> None:
     stage.refuses.add("mine")
     rank = stage.rank(0, run="mine")
-    assert rank.hello() == [m.Refused("run", "run mine: it is another daemon's")]
+    assert rank.hello() == [m.Refused(rank.stream, "run", "run mine: it is another daemon's")]
     assert [say.text for say in stage.took(do.Say)] == ["run mine: it is another daemon's"]
     assert stage.hub.runs == {}
     assert stage.hub.is_idle
@@ -253,7 +253,7 @@ def test_a_run_that_cannot_be_opened_is_refused_and_tried_again(stage: Stage) ->
 def test_hellos_wait_while_a_run_is_opened(stage: Stage) -> None:
     hub, now = stage.hub, stage.now
     ranks = [stage.rank(number) for number in range(3)]
-    hellos = [m.Hello(rank.stream, rank.origin, 0, 0, b"") for rank in ranks]
+    hellos = [m.Hello(rank.stream, rank.origin, 0, 0) for rank in ranks]
     asked = [hub.handle(rank.connection, hello, now) for rank, hello in zip(ranks, hellos, strict=True)]
     assert asked == [[do.OpenRun("made-up-1", {"key": "job", "created_ns": now.ns})], [], []]
     assert hub.handle(ranks[0].connection, hellos[0], now) == []
@@ -307,7 +307,8 @@ def test_a_process_that_never_reached_the_collector_is_recovered_into_its_jobs_r
 def test_a_collector_that_is_about_to_end_takes_no_new_streams(stage: Stage) -> None:
     rank, *_ = stage.ranks(2)
     stage.hub.stop()
-    assert stage.rank(5).hello() == [m.Refused("closing", "the collector is about to end")]
+    late = stage.rank(5)
+    assert late.hello() == [m.Refused(late.stream, "closing", "the collector is about to end")]
     assert isinstance(rank.hello()[0], m.Welcome)
     dead = stage.rank(6, pid=66)
     assert isinstance(dead.hello(recovering=True)[0], m.Welcome), "what a dead process left is still taken"

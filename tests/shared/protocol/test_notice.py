@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tlogs_shared.errors import ConfigError
 from tlogs_shared.protocol.notice import Notice
 
-NOTICE = Notice("tcp://127.0.0.1:5655", "secret", 7, "n1", "boot", "/runs", "0.1", ["a", "b"])
+NOTICE = Notice("tcp://127.0.0.1:5655", "secret", 7, "n1", "boot", "/runs", "0.1", "/run/d-1", "i1", ["a", "b"])
 
 
 @pytest.mark.parametrize("notice", [NOTICE, Notice("tcp://n1:1", None, 1, "n1", "", "/x", "", [])])

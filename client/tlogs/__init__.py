@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from tlogs.loggers.torch_api import getArtifactLogger, register_artifact, register_log, set_logs
     from tlogs.operator.broadcast import broadcast
     from tlogs.operator.job import Job, Result, connect
-    from tlogs.reading.reader import RunSummary, read, runs
     from tlogs.reading.record import Record
+    from tlogs.reading.runs import RunSummary
+    from tlogs.reading.stored import read, runs
     from tlogs.worker.session import Session, flush, init, shutdown
     from tlogs_shared.errors import (
         AccessDenied,
@@ -79,7 +80,8 @@ _HOMES: Final = {
     "tlogs.operator.broadcast": ("broadcast",),
     "tlogs.operator.job": ("Job", "Result", "connect"),
     "tlogs.loggers.torch_api": ("getArtifactLogger", "register_artifact", "register_log", "set_logs"),
-    "tlogs.reading.reader": ("RunSummary", "read", "runs"),
+    "tlogs.reading.runs": ("RunSummary",),
+    "tlogs.reading.stored": ("read", "runs"),
     "tlogs.worker.session": ("Session", "flush", "init", "shutdown"),
     "tlogs_shared.rankset": ("RankSet",),
     "tlogs.reading.record": ("Record",),

@@ -145,7 +145,7 @@ def _options(given: Mapping[str, Any], environ: Mapping[str, str]) -> Options:
     except OSError as error:
         raise ConfigError(f"--dir {directory}: {error.strerror}; choose a directory that can be written") from None
     if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
-        raise ConfigError(f"--dir {directory}: it cannot be read and written; choose another directory")
+        raise ConfigError(f"--dir {directory}: not readable and writable; choose another directory")
     return Options(
         listen=listen,
         listen_asked=given["listen"] is not None,
@@ -232,7 +232,8 @@ def serve(options: Options) -> None:
     say(f"listening on {reachable}, storing in {options.directory}")
     if left:
         names = ", ".join(known.name for known in left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
-        say(f"left open by an earlier collector: run {names}; it goes on when its ranks come back")
+        what = f"run {names} was" if len(left) == 1 else f"runs {names} were"
+        say(f"{what} left open by an earlier collector; continued when ranks reconnect")
     printer = None if options.quiet else Printer(announcement.path)
     try:
         server.run()

@@ -66,12 +66,13 @@ class RankSet:
             if match is None:
                 raise ConfigError(f"rank set {text!r}: expected ranks such as 0-7,16 or 0-63/8 or ^5 or all")
             first, last, step = int(match[1]), int(match[2] or match[1]), int(match[3] or 1)
+            named_in = f"rank set {text!r}" + ("" if bare == text else f": {bare!r}")
             if last < first:
-                raise ConfigError(f"rank set {text!r}: {bare!r}: first is above last; did you mean {last}-{first}?")
+                raise ConfigError(f"{named_in}: first is above last; did you mean {last}-{first}?")
             if step == 0:
-                raise ConfigError(f"rank set {text!r}: {bare!r}: a step of 0; did you mean {first}-{last}?")
+                raise ConfigError(f"{named_in}: a step of 0; did you mean {first}-{last}?")
             if last > _MAX_RANK:
-                raise ConfigError(f"rank set {text!r}: {bare!r}: ranks above {_MAX_RANK} are not supported")
+                raise ConfigError(f"{named_in}: ranks above {_MAX_RANK} are not supported")
             ranks = range(first, last + 1, step)
             named += len(ranks)
             if named > _MAX_NAMED:

@@ -1,6 +1,6 @@
 """Records read, merged and printed each second: run me with `python tests/bench/read.py [--records N] [--ranks N]`.
 
-A run is made in a temporary directory as a collector would store it, then read by the shipped path: `Reading`, merge,
+A run is made in a temporary directory as a collector would store it, then read by the shipped path: `Cursor`, merge,
 renderer. Each line gives the processor time, the median of some rounds.
 """
 
@@ -16,12 +16,12 @@ from pathlib import Path
 import zstandard
 
 from tlogs.cli.read import few_collections
-from tlogs.reading.archive import RunArchive
+from tlogs.reading.cursor import Cursor
 from tlogs.reading.entry import Entry
 from tlogs.reading.filters import Filter, parse_pattern
 from tlogs.reading.fold import Fold
 from tlogs.reading.json_lines import JsonRenderer
-from tlogs.reading.reader import Reading
+from tlogs.reading.local_run import LocalRun
 from tlogs.reading.text import TextRenderer
 from tlogs_shared.origin import Origin, StreamInfo
 from tlogs_shared.rankset import RankSet
@@ -78,13 +78,13 @@ def make_run(path: Path, records: int, ranks: int) -> None:
                 file.write(header.pack() + payload)
 
 
-def measure(name: str, run: Path, records: int, work: Callable[[RunArchive], int], rounds: int = 3) -> None:
+def measure(name: str, run: Path, records: int, work: Callable[[LocalRun], int], rounds: int = 3) -> None:
     """Print how long *work* takes."""
     times = []
     count = 0
     for _ in range(rounds):
         begin = time.process_time()
-        with few_collections(), RunArchive(run) as archive:
+        with few_collections(), LocalRun(run) as archive:
             count = work(archive)
         times.append(time.process_time() - begin)
     median = statistics.median(times)
@@ -108,42 +108,42 @@ def main() -> None:
         make_run(run, records, options.ranks)
         size = sum(path.stat().st_size for path in run.iterdir())
         print(f"{records:,} records of {options.ranks} ranks, {size / records:.1f} bytes each\n")
-        measure("merged, not printed", run, records, lambda run: sum(map(len, Reading(run).whole())))
-        measure("cat, text", run, records, lambda run: printed(Reading(run).whole(), TextRenderer().entries))
-        measure("cat, json", run, records, lambda run: printed(Reading(run).whole(), JsonRenderer().entries))
+        measure("merged, not printed", run, records, lambda run: sum(map(len, Cursor(run).whole())))
+        measure("cat, text", run, records, lambda run: printed(Cursor(run).whole(), TextRenderer().entries))
+        measure("cat, json", run, records, lambda run: printed(Cursor(run).whole(), JsonRenderer().entries))
         measure(
             "cat, text with colours",
             run,
             records,
-            lambda run: printed(Reading(run).whole(), TextRenderer(colour=True, escape=True).entries),
+            lambda run: printed(Cursor(run).whole(), TextRenderer(colour=True, escape=True).entries),
         )
         fold = Fold()
         measure(
             "cat, folded text",
             run,
             records,
-            lambda run: printed(Reading(run).whole(), lambda entries: TextRenderer().groups(fold.add(entries))),
+            lambda run: printed(Cursor(run).whole(), lambda entries: TextRenderer().groups(fold.add(entries))),
             rounds=1,
         )
         measure(
             "cat --grep 'rank 3'",
             run,
             records,
-            lambda run: printed(Reading(run, Filter(grep=parse_pattern("rank 3"))).whole(), TextRenderer().entries),
+            lambda run: printed(Cursor(run, Filter(grep=parse_pattern("rank 3"))).whole(), TextRenderer().entries),
         )
         measure(
             "cat --level WARNING",
             run,
             records,
-            lambda run: printed(Reading(run, Filter(level=30)).whole(), TextRenderer().entries),
+            lambda run: printed(Cursor(run, Filter(level=30)).whole(), TextRenderer().entries),
         )
         measure(
             "first screen of cat --ranks 3",
             run,
             records,
-            lambda run: len(next(Reading(run, Filter(ranks=RankSet.of([3]))).whole())),
+            lambda run: len(next(Cursor(run, Filter(ranks=RankSet.of([3]))).whole())),
         )
-        measure("tail -n 10", run, records, lambda run: len(Reading(run).last(10)))
+        measure("tail -n 10", run, records, lambda run: len(Cursor(run).last(10)))
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ from tlogs.worker.forwarder import COMPRESSION_LEVEL
 from mix import START_NS, job
 from tlogs.outbox.outbox import Outbox
 from tlogs.outbox.ring import Extent
-from tlogs.reading.archive import RunArchive
-from tlogs.reading.reader import Reading
+from tlogs.reading.cursor import Cursor
+from tlogs.reading.local_run import LocalRun
 from tlogs.reading.text import TextRenderer
 from tlogs_collector.store.local.local_store import LocalStore
 from tlogs_shared.origin import Origin, StreamInfo
@@ -95,8 +95,8 @@ def store(directory: Path, records: int, pace: int | None) -> tuple[int, int]:
 def text_size(run: Path) -> tuple[int, int]:
     """How many records are stored, and their size as text."""
     renderer, count, size = TextRenderer(), 0, 0
-    with RunArchive(run) as archive:
-        for entries in Reading(archive).whole():
+    with LocalRun(run) as archive:
+        for entries in Cursor(archive).whole():
             count += len(entries)
             size += len(renderer.entries(entries).encode("utf-8", "backslashreplace"))
     return count, size

@@ -95,7 +95,7 @@ def test_errors_are_what_their_callers_catch() -> None:
 def test_a_worker_loads_neither_torch_nor_the_commands_nor_the_reader() -> None:
     script = (
         "import sys, tlogs; tlogs.init; "
-        "print([name for name in ('torch', 'click', 'tlogs.reading.reader', 'tlogs.cli') if name in sys.modules])"
+        "print([name for name in ('torch', 'click', 'tlogs.reading', 'tlogs.cli') if name in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"

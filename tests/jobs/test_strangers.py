@@ -110,7 +110,7 @@ def test_beyond_loopback_only_the_secret_opens_the_door(lab: Lab, address: str) 
     for worker in (wrong, none):
         worker.tell()
     assert "has another secret" in wrong.ends()
-    assert "asks for a secret" in none.ends()
+    assert "requires a secret" in none.ends()
 
 
 def test_a_collector_on_all_interfaces_is_reached_by_loopback_too(lab: Lab) -> None:

@@ -87,19 +87,21 @@ def test_with_several_live_runs_a_change_of_levels_must_name_one(lab: Lab) -> No
 def test_a_follower_elsewhere_reads_the_last_records_when_the_collector_ends(lab: Lab) -> None:
     """A tail that pulls its pages from the collector misses nothing of what came just before the end."""
     collector = lab.collector("--quiet")
-    worker = lab.worker(UNTIL_TOLD + STEPS.format(count=2000), collector=collector)
+    worker = lab.worker("log.info('hello')\n" + UNTIL_TOLD + STEPS.format(count=2000), collector=collector)
     worker.says("ready")
     # Under another name the directory is nobody's here, as on another machine.
     elsewhere = lab.root / "elsewhere.json"
     notice = json.loads((collector.directory / "collector.json").read_text())
     elsewhere.write_text(json.dumps({**notice, "boot_id": "another machine"}))
     tail = lab.start_tlogs("tail", "--collector", str(elsewhere), "-n", "all")
+    tail.says("hello")
     worker.tell()
     worker.ends()
     [closing] = collector.stop()
     tail.ends()
-    assert closing.records == 2000
-    assert [line.rpartition("step ")[2] for line in tail.out.splitlines()] == [str(n) for n in range(2000)]
+    assert closing.records == 2001
+    _, *steps = tail.out.splitlines()
+    assert [line.rpartition("step ")[2] for line in steps] == [str(n) for n in range(2000)]
 
 
 def test_a_collector_that_is_killed_takes_its_printer_with_it(lab: Lab) -> None:

@@ -67,7 +67,7 @@ sys.stdin.readline()
     other = lab.worker(script, 1, 2)
     other.says("waits")
     first = lab.worker(script, 0, 2)
-    expected = f"tlogs: no collector at tcp://{closed_port}: nothing listens there; records wait in the outbox\n"
+    expected = f"tlogs: no collector at tcp://{closed_port}: nothing listens there; records are kept in the outbox\n"
     lab.wait_for(lambda: first.err == expected)
     for worker, said in ((other, ""), (first, expected)):
         worker.tell()

@@ -42,8 +42,8 @@ def test_what_is_no_set_is_refused_with_an_example(text: str) -> None:
     ("text", "said"),
     [
         ("0,3-1", "'3-1': first is above last; did you mean 1-3?"),
-        ("0-8/0", "'0-8/0': a step of 0; did you mean 0-8?"),
-        ("0-9999999", "'0-9999999': ranks above 1000000 are not supported"),
+        ("0-8/0", "a step of 0; did you mean 0-8?"),
+        ("0-9999999", "ranks above 1000000 are not supported"),
     ],
 )
 def test_a_slip_is_answered_with_what_was_meant(text: str, said: str) -> None:

@@ -152,7 +152,7 @@ class Operator:
                     self.follow(self._following)
         return self._news.pop(0)
 
-    def poke(self) -> None:
+    def keep_alive(self) -> None:
         """Say hello again if the collector has been restarted meanwhile: it then does not know us."""
         self._send(Ask(self._next_number(), "hello"), time.monotonic())
 

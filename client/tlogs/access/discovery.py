@@ -17,6 +17,9 @@ from tlogs_shared.protocol.secret import parse_secret
 
 __all__ = ["Address", "find_address", "find_live", "is_path", "live_notices"]
 
+ARGUMENT: Final = "collector"
+"""The source of an address that was given, by --collector or an argument of that name."""
+
 LIVE: Final = "live"
 """The source of an address that nobody gave: the directory of this user's live collectors."""
 
@@ -43,6 +46,8 @@ class Address:
     @property
     def how(self) -> str:
         """How it was found, as a person is told."""
+        if self.source == ARGUMENT:
+            return "given as argument"
         return "found: the only collector running here" if self.source == LIVE else f"from {self.source}"
 
 
@@ -61,7 +66,7 @@ def find_address(
     Raises:
         ConfigError: it is none of these, or its secret cannot be used.
     """
-    source = "collector" if given else "TLOGS_COLLECTOR"
+    source = ARGUMENT if given else "TLOGS_COLLECTOR"
     text = given or environ.get("TLOGS_COLLECTOR")
     if not text:
         return None

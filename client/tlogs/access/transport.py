@@ -158,11 +158,15 @@ def why_unheard(address: Address) -> CollectorUnavailable:
         if address.insecure:
             return CollectorUnavailable(f"the collector at {endpoint} does not answer")
         return AccessDenied(
-            f"what listens at {endpoint} asks for no secret, so it is not your collector, or was started with "
-            "--insecure; to use it, say so here too (TLOGS_INSECURE=1)"
+            f"what listens at {endpoint} requires no secret, so it is not your collector, or was started with "
+            "--insecure: to use it, set TLOGS_INSECURE=1"
         )
     if address.insecure:
-        return AccessDenied(f"the collector at {endpoint} asks for a secret; it was not started with --insecure")
+        return AccessDenied(f"the collector at {endpoint} requires a secret: it was not started with --insecure")
     if secret is None:
-        return AccessDenied(f"the collector at {endpoint} asks for a secret; set TLOGS_SECRET_FILE")
-    return AccessDenied(f"the collector at {endpoint} has another secret than this process; compare the secret files")
+        return AccessDenied(
+            f"the collector at {endpoint} requires a secret, and none is set here: set TLOGS_SECRET_FILE"
+        )
+    return AccessDenied(
+        f"the collector at {endpoint} has a different secret than this process: compare the secret files"
+    )

@@ -99,6 +99,7 @@ def cli(ctx: click.Context) -> None:
       tlogs tail                       all ranks, merged, as it comes
       tlogs cat -l WARNING             the warnings of the newest run
       tlogs set-logs c10d=DEBUG -r 0   more of c10d from rank 0, now
+
     \b
     Completion of commands, options, runs and names, in ~/.bashrc:
       eval "$(tlogs completion bash)"
@@ -119,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             status = _run(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
     except click.ClickException as error:
-        name = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx is not None else "tlogs"
+        name = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx is not None else _called()
         text = usage(error) if isinstance(error, click.UsageError) else error.format_message()
         print(f"{name}: {text} (see {name} --help)", file=sys.stderr)
         return 2
@@ -136,6 +137,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return 130
     return status
+
+
+def _called() -> str:
+    """The command that was called, as far as it can be seen in the arguments."""
+    return f"tlogs {sys.argv[1]}" if sys.argv[1:] and sys.argv[1] in COMMANDS else "tlogs"
 
 
 def _run(arguments: list[str]) -> int:

@@ -59,10 +59,9 @@ def _checks(run: str | None, collector: str | None, secret_file: str | None) -> 
 
     def rank() -> str:
         origin = identify(environ, run=run)
+        run_named = f"run {origin.run}" if origin.run else f"the run of {origin.key}"
         where = "assumed: no launcher set its variables here" if origin.provisional else "from the environment"
-        return (
-            f"{origin.label} of {origin.world_size} on {origin.host} ({where}); run {origin.run or 'by ' + origin.key}"
-        )
+        return f"{origin.label} of {origin.world_size} on {origin.host} ({where}); {run_named}"
 
     def outbox() -> str:
         source = "TLOGS_OUTBOX_DIR" if environ.get("TLOGS_OUTBOX_DIR") else "the temporary directory"

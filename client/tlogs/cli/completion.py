@@ -21,10 +21,10 @@ SHELLS: Final = ("bash", "zsh", "fish")
 
 
 @click.command("completion")
-@click.argument("shell", type=click.Choice(SHELLS))
+@click.argument("shell", metavar="SHELL", type=click.Choice(SHELLS))
 @click.pass_context
 def command(ctx: click.Context, shell: str) -> int:
-    """Print the script that makes SHELL complete tlogs commands, options, runs and names.
+    """Print the script that makes SHELL (bash, zsh, fish) complete commands, options, runs and names.
 
     \b
     Examples:

@@ -21,7 +21,8 @@ import click
 from tlogs.cli.options import directory_option
 from tlogs.cli.table import show_table
 from tlogs.operator.job import connect
-from tlogs.reading.reader import directory_of_runs, read
+from tlogs.reading.library import directory_of_runs
+from tlogs.reading.stored import read
 from tlogs_shared.errors import ConfigError
 from tlogs_shared.protocol.notice import FILE_NAME
 

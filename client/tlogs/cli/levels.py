@@ -108,7 +108,7 @@ def _show_levels(ranks: Mapping[str, Mapping[str, Any]]) -> None:
         for name, level in report.get("components", {}).items():
             configured = level["configured"] or "-"
             lines.setdefault(name, {})[int(rank)] = f"{configured}\0{level['effective']}"
-        artifacts[int(rank)] = " ".join(report.get("artifacts", ())) or "none"
+        artifacts[int(rank)] = " ".join(report.get("artifacts", ()))
     rows = []
     for name in sorted(lines):
         for group, text in fold(lines[name]):
@@ -120,4 +120,4 @@ def _show_levels(ranks: Mapping[str, Mapping[str, Any]]) -> None:
     else:
         click.echo("all components at WARNING")
     for group, text in fold(artifacts):
-        click.echo(f"artifacts on, {in_words(group)}: {text}")
+        click.echo(f"artifacts on, {in_words(group)}: {text}" if text else f"no artifacts on: {in_words(group)}")

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from tlogs.cli import candidates
-from tlogs.reading.filters import STREAMS
+from tlogs.reading.filters import STREAMS, FilterOptions
 from tlogs.reading.json_lines import JsonRenderer
 from tlogs.reading.text import TextRenderer
 from tlogs_shared.errors import ConfigError
@@ -38,21 +38,8 @@ __all__ = [
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-FILTERS: Final = (
-    "ranks",
-    "level",
-    "component",
-    "logger",
-    "artifact",
-    "hosts",
-    "stream",
-    "grep",
-    "exclude",
-    "since",
-    "until",
-    "attempt",
-)
-"""The names of the options that `filter_options` adds; `tlogs.reading.reader.make_filter` takes them."""
+FILTERS: Final = tuple(FilterOptions.__annotations__)
+"""The names of the options that `filter_options` adds."""
 
 
 class _Duration(click.ParamType):  # type: ignore[type-arg] # generic only from click 8.2 on

@@ -61,15 +61,13 @@ def ranks(
       tlogs ranks --json | jq '.[] | select(.dropped > 0)'
     """
     with job_at(collector, secret_file, one_run(run, run_option)) as job:
-        rows, rejected = job.census()
+        rows, refused = job.census()
     if as_json:
         click.echo(json.dumps(rows))
         return 0
-    if rejected:
-        click.echo(
-            f"{rejected} message{'s' if rejected != 1 else ''} refused: wrong or missing secret, or a broken protocol",
-            err=True,
-        )
+    if refused:
+        count, ago = refused["count"], duration(refused["last_s"])
+        click.echo(f"{count} message{'s' if count > 1 else ''} refused, last {ago} ago: {refused['why']}", err=True)
     if not rows:
         click.echo("no rank has connected yet")
         return 0

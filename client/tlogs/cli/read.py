@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gc
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import click
 
@@ -20,19 +21,23 @@ from tlogs.cli.options import (
     one_run,
     run_argument,
 )
-from tlogs.cli.place import EVERY_RUN, Place
+from tlogs.reading.cursor import Cursor, filter_for
 from tlogs.reading.entry import Entry
+from tlogs.reading.filters import FilterOptions
 from tlogs.reading.fold import Fold
-from tlogs.reading.reader import Following, Reading, end_of, make_filter
-from tlogs.reading.source import Source
+from tlogs.reading.follow import follow as follow_runs
+from tlogs.reading.library import Libraries, Library
+from tlogs.reading.run import Run
+from tlogs.reading.subscription import EVERY_RUN
 from tlogs_shared.errors import ConfigError
 from tlogs_shared.host import is_running
-from tlogs_shared.storage.position import START, Position
 
 __all__ = ["cat", "tail"]
 
 _ALL: Final = sys.maxsize
 _COLLECT_AFTER: Final = 100_000
+_PAUSE_S: Final = 0.2
+"""A person does not notice that a run began so much earlier."""
 
 
 class Printer:
@@ -62,7 +67,7 @@ class Printer:
         self._output.write(self._output.renderer.groups(groups))
 
     def end(self, notes: Iterable[str] = ()) -> None:
-        """Print what still waits to be folded; then what is to be said of the whole, beside the records."""
+        """Print what still waits to be folded, then the notes on the whole, beside the records."""
         if self._fold is not None:
             self._output.write(self._output.renderer.groups(self._fold.until(None)))
         for note in notes:
@@ -71,7 +76,7 @@ class Printer:
 
 @contextmanager
 def few_collections() -> Iterator[None]:
-    """Let Python look for garbage in cycles more seldom: records are none, and there are many (a quarter quicker)."""
+    """Let Python look for garbage cycles less often: records form none, and there are many (a quarter quicker)."""
     thresholds = gc.get_threshold()
     gc.set_threshold(_COLLECT_AFTER, *thresholds[1:])
     try:
@@ -87,13 +92,25 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def _reading(source: Source, options: Mapping[str, Any], begin: Position = START) -> Reading:
-    wanted = {name: options[name] for name in FILTERS if options[name] is not None}
-    return Reading(source, make_filter(end_ns=lambda: end_of(source), **wanted), begin)
+def _filters(options: Mapping[str, Any]) -> FilterOptions:
+    return cast(FilterOptions, {name: options[name] for name in FILTERS})
 
 
-def _place(options: Mapping[str, Any]) -> Place:
-    return Place(options["directory"], options["collector"], options["secret_file"])
+def _libraries(options: Mapping[str, Any]) -> Libraries:
+    return Libraries(options["directory"], options["collector"], options["secret_file"])
+
+
+class _Pause:
+    """Waits for a run to begin, and says so once."""
+
+    def __init__(self) -> None:
+        self._said = False
+
+    def __call__(self, where: str) -> None:
+        if not self._said:
+            print(f"tlogs: waiting for a run {where}", file=sys.stderr)
+            self._said = True
+        time.sleep(_PAUSE_S)
 
 
 def _first(lists: Iterable[list[Entry]], count: int | None) -> Iterator[list[Entry]]:
@@ -129,11 +146,12 @@ def cat(count: int | None, exit_code: bool, run: str | None, run_option: str | N
     tlogs cat latest~1 --grep 'loss nan' --json | jq .rank
     """
     printer = Printer.of(**options)
-    with few_collections(), _place(options) as place:
-        reading = _reading(place.find(one_run(run, run_option)), options)
-        for entries in _first(reading.whole(), count):
+    with few_collections(), _libraries(options) as libraries:
+        _, found = libraries.find(one_run(run, run_option))
+        cursor = Cursor(found, filter_for(found, _filters(options)))
+        for entries in _first(cursor.whole(), count):
             printer.show(entries)
-    printer.end(reading.notes)
+    printer.end(cursor.notes)
     return int(exit_code and printer.printed > 0)
 
 
@@ -155,47 +173,20 @@ def tail(count: int, follow: bool, exit_code: bool, run: str | None, run_option:
     """
     printer = Printer.of(**options)
     name = one_run(run, run_option)
-    with few_collections(), _place(options) as place:
+    with few_collections(), _libraries(options) as libraries:
+        library: Library
+        found: Run | None
         if name == EVERY_RUN:
-            _follow_every(place, options, count, printer)
-        elif follow:
-            _follow(place, place.find(name, wait=True), options, count, printer)
+            library, found = libraries.of_collector(), None
         else:
-            printer.show(_reading(place.find(name), options).last(count))
+            library, found = libraries.find(name, pause=_Pause() if follow else None)
+        if found is not None and not follow:
+            printer.show(Cursor(found, filter_for(found, _filters(options))).last(count))
+        else:
+            pid = options["pid"]
+            for entries, until in follow_runs(
+                library, found, _filters(options), count, is_over=lambda: pid is not None and not is_running(pid)
+            ):
+                printer.show(entries, until)
     printer.end()
     return int(exit_code and printer.printed > 0)
-
-
-def _follow(place: Place, source: Source, options: Mapping[str, Any], count: int, printer: Printer) -> None:
-    watch, hold_s = place.watch(source)
-    following = Following(_reading(source, options), hold_s)
-    printer.show(following.begin(count, watch(0.0)))
-    while not following.ended:
-        for entries, until in following.step(watch(following.wait_s)):
-            printer.show(entries, until)
-
-
-def _follow_every(place: Place, options: Mapping[str, Any], count: int, printer: Printer) -> None:
-    """Follow the runs of a collector until it ends: each is in order, and they take turns.
-
-    Each begins where this collector began to write it.
-    """
-    watch, open_run = place.every_run()
-    pid = options["pid"]
-    runs: dict[str, Following] = {}
-    closing = False
-    while not closing:
-        news = watch(min((following.wait_s for following in runs.values()), default=1.0))
-        closing = pid is not None and not is_running(pid)
-        if news is not None:
-            closing |= news.closing
-            if news.run and news.run not in runs:
-                begin = Position(news.begin_segment, news.begin_offset)
-                runs[news.run] = Following(_reading(open_run(news.run), options, begin))
-                printer.show(runs[news.run].begin(count, news))
-        for name, following in runs.items():
-            for entries, until in following.step(news if news is not None and name == news.run else None):
-                printer.show(entries, until)
-    for following in runs.values():
-        for entries, until in following.close():
-            printer.show(entries, until)

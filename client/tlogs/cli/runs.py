@@ -11,8 +11,9 @@ import click
 
 from tlogs.cli.options import directory_option, json_option
 from tlogs.cli.table import duration, size, table
-from tlogs.reading.archive import RunArchive
-from tlogs.reading.reader import RunSummary, directory_of_runs, listed, summary
+from tlogs.reading.library import LocalLibrary, directory_of_runs
+from tlogs.reading.run import Run
+from tlogs.reading.runs import RunSummary, summarize
 
 __all__ = ["runs"]
 
@@ -33,12 +34,12 @@ def runs(directory: Path | None, verify: bool, as_json: bool) -> int:
     tlogs runs --verify --dir /shared/tlogs-runs
     """
     where = directory or directory_of_runs()
-    found = listed(where)
+    found = LocalLibrary(where).runs()
     if not found and not as_json:
         print(f"tlogs: no runs in {where}", file=sys.stderr)
         return 0
-    summaries = [summary(archive) for archive in found]
-    faults = [_faults(archive) if verify else [] for archive in found]
+    summaries = [summarize(run) for run in found]
+    faults = [_faults(run) if verify else [] for run in found]
     if as_json:
         rows = [
             {**one.asdict(), **({"verified": not notes, "faults": notes} if verify else {})}
@@ -72,8 +73,8 @@ def _cells(run: RunSummary) -> list[str]:
     ]
 
 
-def _faults(archive: RunArchive) -> list[str]:
-    found = archive.verify()
+def _faults(run: Run) -> list[str]:
+    found = run.verify()
     if found.is_sound:
         return []
     notes = list(found.notes)

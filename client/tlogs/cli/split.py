@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from datetime import timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
-from tlogs.cli.options import FILTERS, filter_options, one_run, run_argument
+from tlogs.cli.options import filter_options, one_run, run_argument
+from tlogs.reading.cursor import Cursor, filter_for
 from tlogs.reading.entry import NO_RANK, Entry
-from tlogs.reading.reader import Reading, choose_run, directory_of_runs, end_of, make_filter
+from tlogs.reading.filters import FilterOptions
+from tlogs.reading.library import LocalLibrary, directory_of_runs
 from tlogs.reading.text import TextRenderer
 from tlogs_shared.errors import ConfigError, StoreError
 
@@ -36,26 +38,26 @@ def split(
     tlogs split --out logs
     tlogs split latest~1 --out logs --level WARNING
     """
-    archive = choose_run(one_run(run, run_option) or "latest", directory or directory_of_runs())
-    wanted = {name: filters[name] for name in FILTERS if filters[name] is not None}
-    reading = Reading(archive, make_filter(end_ns=lambda: end_of(archive), **wanted))
+    found = LocalLibrary(directory or directory_of_runs()).open(one_run(run, run_option) or "latest")
+    cursor = Cursor(found, filter_for(found, cast(FilterOptions, filters)))
     renderer = TextRenderer(timezone.utc if utc else None)
     files = _Files(out)
     files.write(MERGED, "")
     records = 0
-    for entries in reading.whole():
+    for entries in cursor.whole():
         records += len(entries)
         files.write(MERGED, renderer.entries(entries))
         by_file: dict[str, list[Entry]] = {}
         for entry in entries:
             by_file.setdefault(_file_of(entry), []).append(entry)
-        for name, found in by_file.items():
-            files.write(name, renderer.entries(found))
-    print(f"{records:,} records of {archive.name} in {len(files)} files in {out}")
+        for name, of_file in by_file.items():
+            files.write(name, renderer.entries(of_file))
+    print(f"{records:,} records of {found.name} in {len(files)} files in {out}")
 
 
 def _file_of(entry: Entry) -> str:
-    return NO_RANK_FILE if entry[1] == NO_RANK else f"rank_{entry[1]:04d}.log"
+    _, rank, *_ = entry
+    return NO_RANK_FILE if rank == NO_RANK else f"rank_{rank:04d}.log"
 
 
 class _Files:

@@ -88,7 +88,7 @@ def usage(error: click.UsageError) -> str:
     """A mistake on the command line in one line: what is wrong, and what was probably meant."""
     if isinstance(error, click.NoSuchOption):
         return _no_option(error)
-    text = error.format_message().replace("\n", " ").rstrip(".")
+    text = " ".join(error.format_message().split()).rstrip(".").replace(". Choose from:", "; choose from")
     return text[:1].lower() + text[1:]
 
 

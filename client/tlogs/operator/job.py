@@ -5,20 +5,24 @@ from __future__ import annotations
 import logging
 import math
 import os
-import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tlogs.access.connection import ANSWER_S, Operator, author
 from tlogs.access.discovery import find_address, find_live
 from tlogs.operator.change import DEFAULT_TTL_S, Result, lease_of, rank_set
-from tlogs.reading.reader import Following, Reading, end_of, make_filter
+from tlogs.reading.cursor import Cursor, filter_for
+from tlogs.reading.filters import FilterOptions
+from tlogs.reading.follow import follow as follow_runs
+from tlogs.reading.library import CollectorLibrary
 from tlogs.reading.record import Record, record_of
-from tlogs.reading.source import RemoteSource, told
-from tlogs_shared.errors import ConfigError, MessageError
+from tlogs_shared.errors import MessageError
 from tlogs_shared.protocol.lease import Lease
 from tlogs_shared.protocol.wire import unpack_plain
 from tlogs_shared.rankset import RankSet
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # in typing from 3.11 on
 
 __all__ = ["DEFAULT_TTL_S", "Job", "Result", "connect"]
 
@@ -110,43 +114,30 @@ class Job:
         rows: list[dict[str, Any]] = self._operator.ask("ranks", self._run)["rows"]
         return rows
 
-    def census(self) -> tuple[list[dict[str, Any]], int]:
-        """The rows of `ranks`, and how often somebody spoke without the secret or broke the protocol."""
+    def census(self) -> tuple[list[dict[str, Any]], Mapping[str, Any] | None]:
+        """The rows of `ranks`; and how many messages were refused, how long ago the last and why, if any was."""
         found = self._operator.ask("ranks", self._run)
-        return found["rows"], found["rejected"]
+        return found["rows"], found["refused"]
 
     def tail(
-        self, *, follow: bool = True, count: int = 10, timeout: float | None = None, **filters: Any
+        self, *, follow: bool = True, count: int = 10, timeout: float | None = None, **filters: Unpack[FilterOptions]
     ) -> Iterator[Record]:
         """The last *count* records, then what comes while the run is live, for at most *timeout* seconds.
 
-        *filters* are those of `tlogs.read`.
+        *filters* are those of `tlogs.read`. A collector that goes away is waited for, as it may be restarted; after
+        10 s without it this ends.
 
         Raises:
-            ConfigError: no such run, or a filter that cannot be used.
+            ConfigError: no such run, or a filter whose value cannot be used.
             CollectorUnavailable: the collector does not answer.
         """
-        source = self._source()
-        choice = make_filter(end_ns=lambda: end_of(source), **filters)
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
-        return self._tail(source, Following(Reading(source, choice)), count, deadline if follow else 0.0)
-
-    def _source(self) -> RemoteSource:
-        rows = [row for row in self._operator.ask("runs") if self._run is None or row["name"].startswith(self._run)]
-        if not rows:
-            raise ConfigError("no run has begun yet" if self._run is None else f"no run {self._run!r} there")
-        newest = max(rows, key=lambda row: (row["live"], row["created_ns"]))
-        return RemoteSource(self._operator, newest["name"])
-
-    @staticmethod
-    def _tail(source: RemoteSource, following: Following, count: int, deadline: float) -> Iterator[Record]:
-        watch = told(source.informant, source.name, lambda: True)
-        news = watch(1.0)
-        yield from map(record_of, following.begin(count, news))
-        while not following.ended and (left := deadline - time.monotonic()) > 0:
-            news = watch(min(following.wait_s, left))
-            for entries, _ in following.step(news):
-                yield from map(record_of, entries)
+        library = CollectorLibrary(self._operator, self._operator.address.endpoint)
+        run = library.open(self._run or "latest")
+        if follow:
+            shown = follow_runs(library, run, filters, count, timeout=math.inf if timeout is None else timeout)
+            return (record_of(entry) for entries, _ in shown for entry in entries)
+        cursor = Cursor(run, filter_for(run, filters))
+        return (record_of(entry) for entry in cursor.last(count))
 
 
 def connect(

@@ -2,6 +2,9 @@
 
 Much can be decided before anything is unpacked. A stream is wanted or not by its rank, host and attempt; a batch by
 the highest level and the times in its header. Only what is left is asked of each record.
+
+A new filter is a key of `FilterOptions`, an attribute of `Filter` that `make_filter` fills in, and a test in
+`Filter._tests`; for the commands, an option in `tlogs.cli.options`.
 """
 
 from __future__ import annotations
@@ -10,8 +13,9 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone, tzinfo
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Final
+from typing import Final, TypedDict
 
 from tlogs.levels.registry import recorded
 from tlogs.reading.entry import names_of, trouble_of
@@ -22,7 +26,15 @@ from tlogs_shared.rankset import RankSet
 from tlogs_shared.storage.batch import Header
 from tlogs_shared.storage.record import Fields, message_of
 
-__all__ = ["Filter", "StreamFilter", "parse_level", "parse_moment", "parse_pattern"]
+__all__ = [
+    "Filter",
+    "FilterOptions",
+    "StreamFilter",
+    "make_filter",
+    "parse_level",
+    "parse_moment",
+    "parse_pattern",
+]
 
 STREAMS: Final = ("log", "stdout", "stderr", "tlogs")
 """Where a record comes from: a logging call, what the process printed, or tlogs itself."""
@@ -30,6 +42,26 @@ STREAMS: Final = ("log", "stdout", "stderr", "tlogs")
 _HIGHEST_IN_HEADER: Final = 0xFFFF
 
 Test = Callable[[Fields], bool]
+
+
+class FilterOptions(TypedDict, total=False):
+    """What can be asked for, as texts that the commands take or as values; None is the same as absent.
+
+    Integers as times are nanoseconds since the epoch; a datetime without a zone is in the reader's own.
+    """
+
+    ranks: str | int | RankSet | None
+    level: str | int | None
+    component: str | None
+    logger: str | None
+    artifact: str | None
+    hosts: str | None
+    stream: str | None
+    grep: str | None
+    exclude: str | None
+    since: str | int | datetime | None
+    until: str | int | datetime | None
+    attempt: str | int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +188,71 @@ def _searched(record: Fields) -> str:
     """What a pattern is held against: the message, and below it the exception and the stack."""
     message = message_of(record)
     return message if record.extra is None else "\n".join([message, *trouble_of(record.extra)])
+
+
+def make_filter(options: FilterOptions, now_ns: int, end_ns: Callable[[], int]) -> Filter:
+    """Check *options* and read the texts in them.
+
+    *now_ns* is what `5m` ago is counted from; *end_ns* returns when the run ended, which a time of day is near to.
+
+    Raises:
+        TypeError: there is no filter of such a name, as for any unknown keyword.
+        ConfigError: a value cannot be used.
+    """
+    for name, value in options.items():
+        if name not in FilterOptions.__annotations__:
+            close = get_close_matches(name, FilterOptions.__annotations__, 1)
+            meant = f" (did you mean {close[0]!r}?)" if close else ""
+            raise TypeError(f"unknown filter {name!r}{meant}; there are {', '.join(FilterOptions.__annotations__)}")
+        kinds = _KINDS.get(name, (str,))
+        if value is not None and (isinstance(value, bool) or not isinstance(value, kinds)):
+            raise ConfigError(f"{name} {value!r}: expected {' or '.join(kind.__name__ for kind in kinds)}")
+    level, grep, exclude = options.get("level"), options.get("grep"), options.get("exclude")
+    stream = options.get("stream")
+    if stream is not None and stream not in STREAMS:
+        raise ConfigError(f"stream {stream!r}: expected one of {', '.join(STREAMS)}")
+    return Filter(
+        ranks=_ranks(options.get("ranks")),
+        level=None if level is None else parse_level(level),
+        component=options.get("component"),
+        logger=options.get("logger"),
+        artifact=options.get("artifact"),
+        hosts=options.get("hosts"),
+        stream=stream,
+        grep=None if grep is None else parse_pattern(grep),
+        exclude=None if exclude is None else parse_pattern(exclude),
+        since_ns=_moment(options.get("since"), now_ns, end_ns),
+        until_ns=_moment(options.get("until"), now_ns, end_ns),
+        attempt=_attempt(options.get("attempt")),
+    )
+
+
+_KINDS: Final[Mapping[str, tuple[type, ...]]] = {
+    "ranks": (str, int, RankSet),
+    "level": (str, int),
+    "since": (str, int, datetime),
+    "until": (str, int, datetime),
+    "attempt": (str, int),
+}
+"""What a filter's value may be; text where nothing else is said."""
+
+
+def _ranks(value: str | int | RankSet | None) -> RankSet | None:
+    return RankSet.parse(str(value)) if isinstance(value, str | int) else value
+
+
+def _attempt(value: str | int | None) -> int | str:
+    if value is None or value in ("all", "last"):
+        return value or "all"
+    if not str(value).isdecimal():
+        raise ConfigError(f"attempt {value!r}: expected a number from 0 on, last or all")
+    return int(value)
+
+
+def _moment(value: str | int | datetime | None, now_ns: int, end_ns: Callable[[], int]) -> int | None:
+    if isinstance(value, str):
+        return parse_moment(value, now_ns, end_ns())
+    return _nanoseconds(value) if isinstance(value, datetime) else value
 
 
 def parse_pattern(text: str) -> re.Pattern[str]:

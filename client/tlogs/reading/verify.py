@@ -9,22 +9,7 @@ from tlogs_shared.storage.batch import Header, Kind
 from tlogs_shared.storage.position import START, Position
 from tlogs_shared.storage.segment import Ending, Scan, segment_name
 
-__all__ = ["Counts", "Verification"]
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """How much a run holds.
-
-    `records` are stored now; `dropped` were left out by full outboxes, `removed` were stored and taken out again to
-    save space; `lost` numbers were heard of and are nowhere. While the run is live, what is under way is not lost.
-    """
-
-    records: int = 0
-    dropped: int = 0
-    removed: int = 0
-    lost: int = 0
-    bytes: int = 0
+__all__ = ["Verification"]
 
 
 @dataclass(slots=True)

@@ -180,7 +180,7 @@ class Session:
                     self._open()
                 except (TlogsError, OSError) as error:
                     self._intake.append = self._refused
-                    log.warning("tlogs: process %d cannot be heard: %s", os.getpid(), error)
+                    log.warning("tlogs: records of process %d are not forwarded: %s", os.getpid(), error)
                     return False
                 finally:
                     self._is_opening = False

@@ -26,6 +26,13 @@ MAX_CONNECTIONS: Final = 65_536
 DEAF_S: Final = 10.0
 """A connection that is ignored is forgotten after so long without a message."""
 
+REASONS: Final = {
+    "access": "wrong or missing secret",
+    "protocol": "not a message of tlogs, or not allowed",
+    "version": "another version of tlogs",
+}
+"""Why a message was refused, as an operator is told; by the code of `Refused`."""
+
 IDLE_S: Final = 60.0
 """An operator, or an agent without streams, is forgotten after so long without a message."""
 
@@ -46,10 +53,11 @@ class Connection:
 
 @dataclass(slots=True)
 class Admission:
-    """The connections of this collector; `rejected` counts the messages that were refused."""
+    """The connections of this collector; `rejected` counts refused messages, `last_rejection` is why and when."""
 
     connections: dict[bytes, Connection] = field(default_factory=dict)
     rejected: int = 0
+    last_rejection: tuple[str, float] = ("", 0.0)
     streams: int = 0
     """How many streams are connected."""
 
@@ -65,12 +73,12 @@ class Admission:
         known = self.connections.get(connection) or self.meet(connection, now_s)
         if known.is_deaf:
             return []
-        self.rejected += 1
+        self._reject(code, now_s)
         known.faults += 1
         known.heard_s = now_s
         actions: list[Action] = [Send(connection, Refused(stream, code, text))]
         if known.is_deaf:
-            actions.append(Say(f"not listening to a connection any more: {text}"))
+            actions.append(Say(f"ignoring a connection after {MAX_FAULTS} faults: {text}"))
         return actions
 
     def join(self, connection: bytes, peer: Peer) -> None:
@@ -106,3 +114,7 @@ class Admission:
             elif not known.peers and silent_s > IDLE_S and not is_waiting(connection):
                 found.append(connection)
         return found
+
+    def _reject(self, code: str, now_s: float) -> None:
+        self.rejected += 1
+        self.last_rejection = REASONS.get(code, code), now_s

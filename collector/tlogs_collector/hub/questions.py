@@ -62,20 +62,26 @@ class Questions:
             return "", {"instance": self.instance}
         if ask.what == "runs":
             return "", [_run_row(run) for run in self.runs.by_name.values()]
-        rejected = self.admission.rejected
+        refused = self._refused(now)
         if ask.what == "ranks" and ask.run is None and not self.runs.by_name:
-            return "", {"run": None, "rows": [], "rejected": rejected}
+            return "", {"run": None, "rows": [], "refused": refused}
         run = self.runs.named(ask.run)
         if isinstance(run, str):
             return run, None
         match ask.what:
             case "ranks":
-                return "", {"run": run.name, "rows": _rank_rows(run, now), "rejected": rejected}
+                return "", {"run": run.name, "rows": _rank_rows(run, now), "refused": refused}
             case "levels":
                 leases = [_lease_row(lease, run) for lease in run.in_force(now)]
                 return "", {"run": run.name, "leases": leases, "groups": _reports(run)}
             case _:
                 return f"this collector cannot answer {ask.what!r}", None
+
+    def _refused(self, now: Moment) -> dict[str, Any] | None:
+        """How many messages were refused, how long ago the last one and why; None where there was none."""
+        why, at_s = self.admission.last_rejection
+        count = self.admission.rejected
+        return {"count": count, "last_s": round(now.s - at_s, 3), "why": why} if count else None
 
 
 def _run_row(run: Run) -> dict[str, Any]:

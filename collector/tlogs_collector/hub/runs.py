@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from tlogs_collector.hub.peer import Peer
 from tlogs_collector.hub.run import Run
@@ -16,6 +17,9 @@ from tlogs_shared.protocol.clock import Moment
 from tlogs_shared.protocol.messages import Hello
 
 __all__ = ["Known", "Runs"]
+
+LATEST: Final = "latest"
+"""The newest run, by the name that readers have for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ class Runs:
     def named(self, name: str | None) -> Run | str:
         """The run that an operator names or gives a prefix of (None: the newest, a live one first), else an error."""
         runs = self.by_name.values()
-        if name is not None:
+        if name is not None and name != LATEST:
             found = [run for run in runs if run.name == name] or [run for run in runs if run.name.startswith(name)]
             if len(found) == 1:
                 return found[0]

@@ -46,7 +46,9 @@ class Endpoint:
         if not colon or not host or "/" in host or " " in host or not 0 <= number <= 65535:
             raise ConfigError(f"{source} {text!r}: expected tcp://HOST:PORT, such as tcp://127.0.0.1:{DEFAULT_PORT}")
         if not listening and (number == 0 or host == "*"):
-            raise ConfigError(f"{source} {text!r}: expected the host and port that the collector printed when it began")
+            raise ConfigError(
+                f"{source} {text!r}: expected the host and port that the collector printed when it started"
+            )
         return cls(host, number)
 
     @property

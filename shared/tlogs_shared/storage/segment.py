@@ -42,6 +42,7 @@ __all__ = [
     "FileHeader",
     "Frame",
     "Scan",
+    "frame_end",
     "pack_mark",
     "pack_stream",
     "parse_name",
@@ -78,6 +79,11 @@ _SEARCH_BYTES: Final = 1 << 20
 
 Read = Callable[[int, int], bytes]
 """`read(size, offset)`: bytes of a file; fewer than *size* only at its end."""
+
+
+def frame_end(header: Header, position: Position) -> Position:
+    """Where the frame at *position* ends."""
+    return Position(position.segment, position.offset + HEADER_BYTES + header.size)
 
 
 def segment_name(number: int) -> str:

@@ -119,9 +119,9 @@ def test_the_secret_is_proved_on_both_sides(collector: Collector, dial: Any) -> 
 
     collector.says = ask_proof
     dial(SECRET)
-    with pytest.raises(AccessDenied, match="asks for its secret; give it with --secret-file"):
+    with pytest.raises(AccessDenied, match="requires its secret: give it with --secret-file"):
         dial(None)
-    with pytest.raises(AccessDenied, match="has another secret than the one from argument"):
+    with pytest.raises(AccessDenied, match="has a different secret than the one from argument"):
         dial(b"another secret")
 
 
@@ -182,7 +182,7 @@ def test_a_follower_says_again_whom_it_follows_after_a_restart(collector: Collec
     while not isinstance(collector.heard[-1], m.Follow):
         assert operator.news(0.01) is None
     collector.says = restarted
-    operator.poke()
+    operator.keep_alive()
     assert operator.news(5.0) == news
     assert collector.heard[-1] == m.Follow("run")
 

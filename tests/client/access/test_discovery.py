@@ -139,6 +139,11 @@ def test_the_only_live_collector_is_meant(environ: dict[str, str], announce: Cal
     found = find_live(environ)
     assert (found.source, found.directory, found.pid) == ("live", directory, os.getpid())
     assert found.how == "found: the only collector running here"
+    given = find_address("127.0.0.1:1", {})
+    named = find_address(None, {"TLOGS_COLLECTOR": "127.0.0.1:1"})
+    assert given is not None
+    assert named is not None
+    assert (given.how, named.how) == ("given as argument", "from TLOGS_COLLECTOR")
     announce("two", replace(NOTICE, endpoint="tcp://127.0.0.1:5656"))
     with pytest.raises(CollectorUnavailable, match=r"several .*5655 .*one.*5656 .*two.*choose one with --collector"):
         find_live(environ)

@@ -315,10 +315,13 @@ def test_whoever_reads_only_the_beginning_gets_no_complaint(new_run: NewRun) -> 
 
 @pytest.mark.multiprocess
 def test_tail_follows_a_live_run_until_it_is_interrupted(run: Any) -> None:
+    # Started in the background by a shell, the suite ignores SIGINT, and so would its children.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with (
         run.live(),
         subprocess.Popen([*COMMAND, "tail", "-n", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process,
     ):
+        signal.signal(signal.SIGINT, before)
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.readline().endswith(b"] loss\n")

@@ -43,6 +43,7 @@ class FakeJob(Job):
         self.rows: list[dict[str, Any]] = []
         self.found: dict[str, Any] = {"leases": [], "ranks": {}}
         self.laid: list[Lease] = []
+        self.refused: Mapping[str, Any] | None = None
 
     def close(self) -> None:
         """Nothing to close."""
@@ -57,8 +58,8 @@ class FakeJob(Job):
     def ranks(self) -> list[dict[str, Any]]:
         return self.rows
 
-    def census(self) -> tuple[list[dict[str, Any]], int]:
-        return self.rows, 0
+    def census(self) -> tuple[list[dict[str, Any]], Mapping[str, Any] | None]:
+        return self.rows, self.refused
 
     def levels(self) -> dict[str, Any]:
         return self.found
@@ -177,7 +178,7 @@ def test_levels_show_the_odd_rank_first(monkeypatch: pytest.MonkeyPatch, capsys:
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["4", "c10d=DEBUG", "0-7", "1m15s", "left", "anna@n1"]
     assert [line.split() for line in lines[4:6]] == [["c10d", "INFO", "INFO", "8"], ["c10d", "DEBUG", "DEBUG", "0-7"]]
-    assert lines[6:] == ["artifacts on, rank 8: none", "artifacts on, ranks 0-7: guards"]
+    assert lines[6:] == ["no artifacts on: rank 8", "artifacts on, ranks 0-7: guards"]
 
 
 @pytest.mark.parametrize(
@@ -218,6 +219,15 @@ def test_ranks_come_with_the_odd_ones_first(
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines[1:3]] == [["1", "gone"], ["0", "live"]]
     assert lines[3] == "rank 1 left /tmp/x.outbox; on n1, run: tlogs recover"
+
+
+def test_refused_messages_are_told_with_their_reason(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with answering(monkeypatch, FakeJob()) as job:
+        job.refused = {"count": 3, "last_s": 180.0, "why": "wrong or missing secret"}
+        assert main(["ranks"]) == 0
+    assert capsys.readouterr().err == "3 messages refused, last 3m ago: wrong or missing secret\n"
 
 
 def test_check_says_where_each_answer_comes_from(

@@ -13,8 +13,10 @@ from tlogs.operator.job import Job, Result, connect, level_name
 from tlogs_shared.errors import CollectorUnavailable, ConfigError, DirectiveError
 from tlogs_shared.protocol.endpoint import Endpoint
 from tlogs_shared.protocol.lease import Lease
+from tlogs_shared.protocol.messages import News
 from tlogs_shared.protocol.wire import pack_plain
 from tlogs_shared.rankset import RankSet
+from tlogs_shared.storage.position import Position
 
 DATA: dict[str, Any] = {
     "run": "run",
@@ -145,10 +147,58 @@ def test_ranks_are_rows() -> None:
     assert job_of(Asked(ranks={"run": None, "rows": []})).ranks() == []
 
 
-@pytest.mark.parametrize(("run", "text"), [(None, "no run has begun yet"), ("x", "no run 'x' there")])
-def test_there_is_nothing_to_tail_before_a_run_has_begun(run: str | None, text: str) -> None:
+@pytest.mark.parametrize(
+    ("run", "rows", "text"),
+    [
+        (None, [], "no run has begun yet at tcp://node0:5655"),
+        ("x", [{"name": "run1", "live": True, "created_ns": 1}], "no run 'x' at tcp://node0:5655: there are run1"),
+    ],
+)
+def test_there_is_nothing_to_tail_before_a_run_has_begun(run: str | None, rows: list[Any], text: str) -> None:
     with pytest.raises(ConfigError, match=text):
-        job_of(Asked(runs=[]), run).tail()
+        job_of(Asked(runs=rows), run).tail()
+
+
+class Tailed(Asked):
+    """A collector with one live run. It is killed, and after a keep-alive it answers again, if at all."""
+
+    def __init__(self, *, returns: bool) -> None:
+        super().__init__(runs=[{"name": "run1", "live": True, "created_ns": 1}])
+        self.returns = returns
+        self.is_back = False
+
+    def follow(self, run: str | None) -> None:
+        assert run == "run1"
+
+    def news(self, timeout: float) -> News | None:
+        return News("run1", 0, 0, 1, live=False, closing=False) if self.is_back else None
+
+    def keep_alive(self) -> None:
+        if not self.returns:
+            raise CollectorUnavailable("gone")
+        self.is_back = True
+
+    def index(self, run: str, position: Position) -> tuple[list[Any], Position]:
+        return [], position
+
+
+@pytest.mark.parametrize("returns", [True, False], ids=["comes back", "stays away"])
+def test_a_tail_joins_a_restarted_collector_and_ends_where_none_comes(
+    monkeypatch: pytest.MonkeyPatch, returns: bool
+) -> None:
+    monkeypatch.setattr("tlogs.reading.subscription._KEEP_ALIVE_S", 0.0)
+    monkeypatch.setattr("tlogs.reading.subscription._GONE_S", 0.0 if not returns else 10.0)
+    collector = Tailed(returns=returns)
+    assert list(job_of(collector).tail()) == []
+    assert collector.is_back is returns
+
+
+def test_a_filter_that_is_not_known_is_named_by_the_call() -> None:
+    job = job_of(Tailed(returns=True))
+    with pytest.raises(TypeError, match=r"unknown filter 'rank' \(did you mean 'ranks'\?\)"):
+        job.tail(rank=0)  # type: ignore[call-arg]
+    with pytest.raises(ConfigError, match="level 'loud'"):
+        job.tail(level="loud", follow=False)
 
 
 def test_without_a_collector_there_is_nothing_to_connect_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tlogs.reading.filters import Filter, parse_level, parse_moment, parse_pattern
+from tlogs.reading.filters import Filter, FilterOptions, make_filter, parse_level, parse_moment, parse_pattern
 from tlogs_shared.errors import ConfigError
 from tlogs_shared.origin import Origin, StreamInfo
 from tlogs_shared.rankset import RankSet
@@ -174,3 +175,59 @@ def test_a_time_of_day_means_the_day_of_a_run_that_passed_midnight() -> None:
     end = at("2026-03-10T00:20:00-08:00")
     assert parse_moment("23:55", NOON, end, zone) == at("2026-03-09T23:55:00-08:00")
     assert parse_moment("00:10", NOON, end, zone) == at("2026-03-10T00:10:00-08:00")
+
+
+# Options.
+
+
+def made(options: Mapping[str, Any]) -> Filter:
+    return make_filter(cast(FilterOptions, options), NOON, lambda: NOON)
+
+
+@pytest.mark.parametrize(
+    ("options", "choice"),
+    [
+        ({}, Filter()),
+        (dict.fromkeys(FilterOptions.__annotations__), Filter()),
+        ({"ranks": "0-3"}, Filter(ranks=RankSet.parse("0-3"))),
+        ({"ranks": 0}, Filter(ranks=RankSet.of([0]))),
+        ({"ranks": RankSet.of([1])}, Filter(ranks=RankSet.of([1]))),
+        ({"level": "info", "hosts": "n*", "stream": "log"}, Filter(level=20, hosts="n*", stream="log")),
+        ({"grep": "a", "exclude": "b"}, Filter(grep=re.compile("a"), exclude=re.compile("b"))),
+        ({"since": "5m", "until": NOON}, Filter(since_ns=NOON - 300 * SECOND, until_ns=NOON)),
+        ({"since": datetime(2026, 3, 10, 12, tzinfo=timezone.utc)}, Filter(since_ns=NOON)),
+        ({"attempt": "last"}, Filter(attempt="last")),
+        ({"attempt": "2"}, Filter(attempt=2)),
+        ({"attempt": 0}, Filter(attempt=0)),
+    ],
+)
+def test_options_are_texts_or_values(options: dict[str, Any], choice: Filter) -> None:
+    assert made(options) == choice
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"stream": "stdlog"}, "stream 'stdlog': expected one of log, stdout"),
+        ({"attempt": "first"}, "attempt 'first': expected a number"),
+        ({"attempt": "-1"}, "attempt '-1': expected a number"),
+        ({"attempt": -1}, "attempt -1: expected a number"),
+        ({"ranks": True}, "ranks True: expected str or int or RankSet"),
+        ({"ranks": -1}, "rank set '-1': expected"),
+        ({"level": 1.5}, "level 1.5: expected str or int"),
+        ({"logger": 3}, "logger 3: expected str"),
+        ({"since": 1.5}, "since 1.5: expected str or int or datetime"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        made(options)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("rank", "unknown filter 'rank' (did you mean 'ranks'?)"), ("x", "unknown filter 'x'; there are ranks, level,")],
+)
+def test_an_unknown_name_is_refused_with_a_suggestion(name: str, said: str) -> None:
+    with pytest.raises(TypeError, match=re.escape(said)):
+        made({name: "1"})

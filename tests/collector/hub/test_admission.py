@@ -59,11 +59,16 @@ def test_a_message_that_only_a_collector_sends_is_a_fault(stage: Stage) -> None:
 
 
 def test_bytes_that_are_no_message_are_told_counted_and_after_some_more_not_answered(stage: Stage) -> None:
+    stage.wait(0.1)
     for _ in range(5):
         stage.carry_out(stage.hub.broken(b"x", "protocol", "no message"))
     assert stage.heard(b"x") == [m.Refused(b"", "protocol", "no message")] * 3
     assert stage.hub.admission.rejected == 3
-    assert stage.operator()(lambda number: m.Ask(number, "ranks")).data == {"run": None, "rows": [], "rejected": 3}
+    assert stage.operator()(lambda number: m.Ask(number, "ranks")).data == {
+        "run": None,
+        "rows": [],
+        "refused": {"count": 3, "last_s": 0.0, "why": "not a message of tlogs, or not allowed"},
+    }
 
 
 def test_the_others_do_not_notice_a_hostile_host(stage: Stage) -> None:

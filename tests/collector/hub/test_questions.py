@@ -85,8 +85,14 @@ def test_a_run_is_chosen_by_name_or_beginning_and_else_the_newest_live_one(stage
         if name == "two":
             rank.bye()
         stage.wait(0.1)
-    chosen = {run: ask(stage, "ranks", run) for run in [None, "one", "one-", "t", "o", "x"]}
-    assert [found.data["run"] for found in chosen.values() if not found.error] == ["one-more", "one", "one-more", "two"]
+    chosen = {run: ask(stage, "ranks", run) for run in [None, "latest", "one", "one-", "t", "o", "x"]}
+    assert [found.data["run"] for found in chosen.values() if not found.error] == [
+        "one-more",
+        "one-more",
+        "one",
+        "one-more",
+        "two",
+    ]
     assert chosen["o"].error == "several runs begin with 'o': one, one-more"
     assert chosen["x"].error == "no run 'x' here; there are: one, one-more, two"
     assert ask(stage, "weather", "one").error == "this collector cannot answer 'weather'"

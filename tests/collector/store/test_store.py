@@ -19,7 +19,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tlogs.reading.archive import RunArchive, find_runs
+from tlogs.reading.cursor import Cursor
+from tlogs.reading.library import LocalLibrary
+from tlogs.reading.local_run import LocalRun
+from tlogs.reading.runs import summarize
 from tlogs_collector.store.disk import LocalDisk, Space
 from tlogs_collector.store.local.local_store import LocalStore
 from tlogs_collector.store.store import RunBusy, RunFailed, Store, StoredRun
@@ -27,7 +30,7 @@ from tlogs_shared.errors import MessageError, StoreError
 from tlogs_shared.origin import Origin, StreamInfo
 from tlogs_shared.storage.batch import HEADER_BYTES, Header, Kind, seal
 from tlogs_shared.storage.position import START, Position
-from tlogs_shared.storage.segment import FILE_HEADER_BYTES, segment_name, unpack_stream
+from tlogs_shared.storage.segment import FILE_HEADER_BYTES, frame_end, segment_name, unpack_stream
 
 A, B = b"a" * 16, b"b" * 16
 INFO = StreamInfo(Origin("node1", 7, rank=3))
@@ -103,7 +106,7 @@ def store(tmp_path: Path) -> Iterator[LocalStore]:
 
 def stored_numbers(path: Path, stream: bytes = A) -> list[int]:
     """The numbers of the records of *stream* that a reader finds, payloads checked."""
-    with RunArchive(path) as archive:
+    with LocalRun(path) as archive:
         numbers: list[int] = []
         for header, position in archive.frames():
             if header.kind is Kind.BATCH and header.stream == stream:
@@ -119,11 +122,13 @@ def test_what_was_appended_is_read_in_order_and_counted(store: LocalStore, tmp_p
         writer.put(A, count)
         writer.put(B, 1)
     assert stored.streams[A].watermark == stored.streams[A].records == 190
-    with RunArchive(tmp_path / RUN) as archive:
+    with LocalRun(tmp_path / RUN) as archive:
         assert len(archive.segments()) > 2
-        assert archive.streams() == {A: INFO, B: INFO}
-        assert (archive.counts().records, archive.counts().lost) == (209, 0)
-        assert archive.counts().bytes >= stored.bytes > 0
+        cursor = Cursor(archive)
+        cursor.refresh()
+        assert cursor.streams == {A: INFO, B: INFO}
+        assert (summarize(archive).records, summarize(archive).lost) == (209, 0)
+        assert summarize(archive).bytes >= stored.bytes > 0
         assert archive.verify().is_sound
         assert archive.meta == META
     assert stored_numbers(tmp_path / RUN, A) == list(range(190))
@@ -146,9 +151,9 @@ def test_a_restart_finds_watermarks_counts_and_what_is_known_of_streams(store: L
     again.put()
     again.store.close()
     assert stored_numbers(tmp_path / RUN) == list(range(93))
-    with RunArchive(tmp_path / RUN) as archive:
+    with LocalRun(tmp_path / RUN) as archive:
         assert archive.verify().notes == []
-        assert (archive.counts().dropped, archive.counts().lost) == (3, 2)
+        assert (summarize(archive).dropped, summarize(archive).lost) == (3, 2)
 
 
 def test_each_segment_says_who_its_streams_are(store: LocalStore, tmp_path: Path) -> None:
@@ -158,7 +163,7 @@ def test_each_segment_says_who_its_streams_are(store: LocalStore, tmp_path: Path
     for index in range(40):
         writer.put(A if index % 3 else B)
     path = tmp_path / RUN
-    with RunArchive(path) as archive:
+    with LocalRun(path) as archive:
         segments = archive.segments()
         assert len(segments) > 3
         for number in segments:
@@ -177,11 +182,11 @@ def test_a_reader_goes_on_where_it_was(store: LocalStore, tmp_path: Path) -> Non
     writer.open()
     position = START
     numbers: list[int] = []
-    with RunArchive(tmp_path / RUN) as archive:
+    with LocalRun(tmp_path / RUN) as archive:
         for _ in range(30):
             writer.put()
             for header, place in archive.frames(position):
-                position = archive.after(header, place)
+                position = frame_end(header, place)
                 if header.kind is Kind.BATCH:
                     numbers += range(header.first, header.end)
         assert position == store.end(RUN)
@@ -193,7 +198,7 @@ def test_a_remote_reader_gets_the_same_frames_page_by_page(store: LocalStore, tm
     writer.open()
     for index in range(40):
         writer.put(size=20 * index)
-    with RunArchive(tmp_path / RUN) as archive:
+    with LocalRun(tmp_path / RUN) as archive:
         local = list(archive.frames())
         paged: list[tuple[Header, Position]] = []
         position = START
@@ -206,8 +211,7 @@ def test_a_remote_reader_gets_the_same_frames_page_by_page(store: LocalStore, tm
         assert paged == local
         assert position == store.end(RUN)
         for header, place in paged:
-            after = archive.after(header, place)
-            raw = store.read(RUN, place.segment, place.offset, after.offset - place.offset)
+            raw = store.read(RUN, place.segment, place.offset, frame_end(header, place).offset - place.offset)
             assert raw == header.pack() + archive.payload(header, place)
     with pytest.raises(StoreError, match="No such file"):
         store.read(RUN, 999, 0, 1)
@@ -223,7 +227,7 @@ def test_an_unfinished_last_frame_is_left_for_later(store: LocalStore, tmp_path:
     copy.mkdir()
     for size in range(len(whole)):
         (copy / segment_name(1)).write_bytes(whole[:size])
-        with RunArchive(copy) as archive:
+        with LocalRun(copy) as archive:
             found = [header.first for header, _ in archive.frames() if header.kind is Kind.BATCH]
             assert found == [0, 3][: len(found)]
             assert archive.notes == ["run.json: [Errno 2] No such file or directory: " + repr(str(copy / "run.json"))]
@@ -235,13 +239,13 @@ def test_an_open_run_is_refused_to_another_and_the_owner_named(store: LocalStore
     with pytest.raises(RunBusy, match=f"process {os.getpid()} on "):
         other.open_run(RUN, META)
     other.open_run("other", {})
-    with RunArchive(tmp_path / RUN) as archive:
+    with LocalRun(tmp_path / RUN) as archive:
         assert archive.is_live()
         assert archive.is_live(), "looking must not take the lock away"
     with pytest.raises(RunBusy):
         other.open_run(RUN, META)
     store.close_run(RUN)
-    with RunArchive(tmp_path / RUN) as archive:
+    with LocalRun(tmp_path / RUN) as archive:
         assert not archive.is_live()
     other.open_run(RUN, META)
     other.close()
@@ -294,7 +298,7 @@ def test_other_things_in_the_directory_are_passed_over(store: LocalStore, tmp_pa
     (tmp_path / "notes").mkdir()
     (tmp_path / "one" / "notes.txt").write_text("mine")
     assert store.runs() == ["one", "two"]
-    assert [run.name for run in find_runs(tmp_path)] == ["two", "one"]
+    assert [run.name for run in LocalLibrary(tmp_path).runs()] == ["one", "two"]
     store.close()
     assert LocalStore(tmp_path).open_run("one", {}).notes == []
 
@@ -316,7 +320,7 @@ def test_a_run_can_be_moved_copied_and_packed(store: LocalStore, tmp_path: Path)
     store.close()
     away = tmp_path / "elsewhere"
     archive_file = shutil.make_archive(str(tmp_path / "packed"), "tar", tmp_path, RUN)
-    shutil.unpack_archive(archive_file, away)
+    shutil.unpack_archive(archive_file, away, filter="data")  # without one, 3.12 warns
     shutil.rmtree(tmp_path / RUN)
     (away / RUN).rename(away / "renamed")
     assert stored_numbers(away / "renamed") == list(range(60))
@@ -324,9 +328,9 @@ def test_a_run_can_be_moved_copied_and_packed(store: LocalStore, tmp_path: Path)
     assert moved.open().notes == []
     moved.put()
     moved.store.close()
-    with RunArchive(away / "renamed") as archive:
+    with LocalRun(away / "renamed") as archive:
         assert archive.verify().is_sound
-        assert archive.counts().records == 63
+        assert summarize(archive).records == 63
 
 
 def test_control_lines_are_kept_and_half_a_line_spoils_no_other(store: LocalStore, tmp_path: Path) -> None:
@@ -343,7 +347,7 @@ def test_control_lines_are_kept_and_half_a_line_spoils_no_other(store: LocalStor
     again.append_control(RUN, {"revision": 3})
     assert again.read_control(RUN) == [{"revision": 1}, {"revision": 2}, {"revision": 3}]
     again.close()
-    with RunArchive(tmp_path / RUN) as archive:
+    with LocalRun(tmp_path / RUN) as archive:
         assert archive.control() == [{"revision": 1}, {"revision": 2}, {"revision": 3}]
 
 
@@ -367,8 +371,8 @@ def test_a_half_written_or_damaged_run_json_is_set_aside(data: st.DataObject) ->
         path = Path(directory, RUN, "run.json")
         content = path.read_bytes()
         path.write_bytes(content[: data.draw(st.integers(0, len(content)))] + data.draw(st.binary(max_size=5)))
-        with RunArchive(path.parent) as archive:
-            assert archive.counts().records == 3
+        with LocalRun(path.parent) as archive:
+            assert summarize(archive).records == 3
         again = Writer(LocalStore(directory))
         stored = again.open()
         assert stored.streams[A].watermark == 3
@@ -415,7 +419,7 @@ def test_a_full_disk_stores_nothing_of_a_batch_and_the_run_goes_on_later(
     faulty.put(size=500)
     faulty.store.sync()
     assert stored_numbers(tmp_path / RUN) == list(range(6))
-    with RunArchive(tmp_path / RUN) as archive:
+    with LocalRun(tmp_path / RUN) as archive:
         assert archive.verify().is_sound
 
 
@@ -480,10 +484,10 @@ def test_a_failed_sync_is_not_forgotten_and_the_run_goes_back_to_the_last_good_o
     faulty.put(count=5)
     assert faulty.store.sync() == faulty.store.written
     assert stored_numbers(tmp_path / RUN) == list(range(8))
-    with RunArchive(tmp_path / RUN) as archive:
+    with LocalRun(tmp_path / RUN) as archive:
         assert archive.verify().is_sound
-        after = [header.first for header, _ in archive.frames(cursor) if header.kind is Kind.BATCH]
-        assert after == [3], "a reader that was ahead goes on with what came in its place"
+        later = [header.first for header, _ in archive.frames(cursor) if header.kind is Kind.BATCH]
+        assert later == [3], "a reader that was ahead goes on with what came in its place"
 
 
 def test_one_run_that_fails_does_not_keep_others_from_being_synced(store: LocalStore, tmp_path: Path) -> None:
@@ -578,7 +582,7 @@ def test_a_run_with_a_damaged_file_opens_and_gives_all_that_is_sound(data: st.Da
             victim.unlink()
         unseen = harm == "missing" and victim == newest
 
-        with RunArchive(path) as archive:
+        with LocalRun(path) as archive:
             found = sound_numbers(archive)
             if not unseen and found != before:
                 assert not archive.verify().is_sound
@@ -595,16 +599,16 @@ def test_a_run_with_a_damaged_file_opens_and_gives_all_that_is_sound(data: st.Da
         for stream in (A, B):
             writer.put(stream)
         writer.store.close()
-        with RunArchive(path) as archive:
-            after = sound_numbers(archive)
+        with LocalRun(path) as archive:
+            sound = sound_numbers(archive)
         for stream in (A, B):
-            assert after[stream] == sorted(set(after[stream]))
-            assert after[stream][-3:] == list(range(writer.next[stream] - 3, writer.next[stream]))
+            assert sound[stream] == sorted(set(sound[stream]))
+            assert sound[stream][-3:] == list(range(writer.next[stream] - 3, writer.next[stream]))
             if harm == "flip":
-                assert after[stream][:-3] == found[stream]
+                assert sound[stream][:-3] == found[stream]
 
 
-def sound_numbers(archive: RunArchive) -> dict[bytes, list[int]]:
+def sound_numbers(archive: LocalRun) -> dict[bytes, list[int]]:
     found: dict[bytes, list[int]] = {A: [], B: []}
     for header, position in archive.frames():
         if header.kind is Kind.BATCH:

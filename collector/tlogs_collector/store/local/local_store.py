@@ -33,9 +33,9 @@ from tlogs_collector.store.local.whole_file import read_whole
 from tlogs_collector.store.store import RunBusy, StoredRun
 from tlogs_shared.errors import StoreError
 from tlogs_shared.origin import StreamInfo
-from tlogs_shared.storage.batch import HEADER_BYTES, Header
+from tlogs_shared.storage.batch import Header
 from tlogs_shared.storage.position import Position
-from tlogs_shared.storage.segment import parse_name, segment_name
+from tlogs_shared.storage.segment import frame_end, parse_name, segment_name
 
 __all__ = ["LocalStore"]
 
@@ -236,7 +236,7 @@ class LocalStore:
                         if len(found) == limit:
                             return found, position
                         found.append((header, place))
-                        position = Position(number, place.offset + HEADER_BYTES + header.size)
+                        position = frame_end(header, place)
         return found, position
 
     def read(self, run: str, segment: int, offset: int, size: int) -> bytes:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tlogs.reading.archive import RunArchive
+from tlogs.reading.local_run import LocalRun
+from tlogs.reading.runs import summarize
 from tlogs_collector.store.local.local_store import LocalStore
 from tlogs_shared.errors import StoreError
 from tlogs_shared.origin import Origin, StreamInfo
@@ -65,7 +66,7 @@ def fill(store: LocalStore, first: int) -> int:
 
 
 def numbers(path: Path) -> list[int]:
-    with RunArchive(path) as archive:
+    with LocalRun(path) as archive:
         assert archive.verify().is_sound, archive.verify().notes
         return [header.first for header, _ in archive.frames() if header.kind is Kind.BATCH]
 
@@ -164,9 +165,9 @@ def test_a_run_on_a_read_only_file_system_is_read(small: Path) -> None:
     store.close()
     subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
     assert numbers(small / RUN) == list(range(20))
-    with RunArchive(small / RUN) as archive:
+    with LocalRun(small / RUN) as archive:
         assert not archive.is_live()
-        assert archive.counts().records == 20
+        assert summarize(archive).records == 20
 
 
 def test_a_file_system_that_was_read_only_for_a_while_is_taken_up_again(small: Path) -> None:

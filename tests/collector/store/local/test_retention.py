@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from tlogs.reading.archive import RunArchive
+from tlogs.reading.local_run import LocalRun
+from tlogs.reading.runs import summarize
 from tlogs_collector.store.disk import LocalDisk, Space
 from tlogs_collector.store.local.local_store import LocalStore
 from tlogs_shared.errors import StoreError
 from tlogs_shared.origin import Origin, StreamInfo
 from tlogs_shared.storage.batch import Header, Kind, seal
 from tlogs_shared.storage.position import START
-from tlogs_shared.storage.segment import THINNED_BASE
+from tlogs_shared.storage.segment import THINNED_BASE, frame_end
 
 A, QUIET = b"a" * 16, b"q" * 16
 INFO = StreamInfo(Origin("node1", 7, rank=3))
@@ -69,7 +70,7 @@ def fill(store: LocalStore, batches: int, first: int = 0, warn_every: int = 4) -
 def kept(path: Path) -> dict[int, list[int]]:
     """Numbers of the records of stream A that are there, by the level of their batch."""
     found: dict[int, list[int]] = {}
-    with RunArchive(path) as archive:
+    with LocalRun(path) as archive:
         for header, position in archive.frames():
             archive.payload(header, position)
             if header.kind is Kind.BATCH and header.stream == A:
@@ -110,8 +111,8 @@ def test_what_was_removed_counts_as_removed_and_not_as_lost(store: LocalStore, t
     for batches in (40, 100, 200):
         stored = store.open_run(RUN, {})
         end = fill(store, batches, stored.streams[A].watermark if A in stored.streams else 0)
-        with RunArchive(tmp_path / RUN) as archive:
-            counts = archive.counts()
+        with LocalRun(tmp_path / RUN) as archive:
+            counts = summarize(archive)
             assert counts.removed == stored.removed > 0
             assert counts.records == sum(stream.records for stream in stored.streams.values())
             assert counts.records + counts.removed == end + 7
@@ -158,14 +159,14 @@ def test_the_segment_that_is_written_is_never_touched(store: LocalStore, disk: C
 
 
 def test_a_reader_in_a_segment_that_is_thinned_misses_nothing_that_is_left(store: LocalStore, tmp_path: Path) -> None:
-    with RunArchive(tmp_path / RUN) as slow:
+    with LocalRun(tmp_path / RUN) as slow:
         first = 0
         for index in range(15):
             first = put(store, first, 2, 30 if index % 2 else 10)
         position = START
         seen: list[int] = []
         for header, place in list(slow.frames())[:4]:
-            position = slow.after(header, place)
+            position = frame_end(header, place)
             seen.append(header.end)
         fill(store, 40, first)
         rest = [(header, place) for header, place in slow.frames(position) if header.kind is Kind.BATCH]
@@ -181,10 +182,10 @@ def test_a_reader_in_a_segment_that_is_thinned_misses_nothing_that_is_left(store
 
 def test_a_payload_that_was_thinned_away_is_said_to_be_gone(store: LocalStore, tmp_path: Path) -> None:
     put(store, 0, 2, 10)
-    with RunArchive(tmp_path / RUN) as archive:
+    with LocalRun(tmp_path / RUN) as archive:
         header, position = [item for item in archive.frames() if item[0].stream == A][-1]
     fill(store, 40, 2)
-    with RunArchive(tmp_path / RUN) as archive, pytest.raises(StoreError, match="removed to save space"):
+    with LocalRun(tmp_path / RUN) as archive, pytest.raises(StoreError, match="removed to save space"):
         archive.payload(header, position)
     with pytest.raises(StoreError) as caught:
         store.read(RUN, position.segment, position.offset, 10)
@@ -194,7 +195,7 @@ def test_a_payload_that_was_thinned_away_is_said_to_be_gone(store: LocalStore, t
 def test_a_reader_that_has_the_old_file_open_finishes_it(store: LocalStore, tmp_path: Path) -> None:
     for index in range(10):
         put(store, 2 * index, 2, 10)
-    with RunArchive(tmp_path / RUN) as archive:
+    with LocalRun(tmp_path / RUN) as archive:
         frames = archive.frames()
         first = next(frames)
         fill(store, 40, 20)

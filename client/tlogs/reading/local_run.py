@@ -1,4 +1,4 @@
-"""A run on disk, read without a daemon; one that is being written may be read at the same time."""
+"""A run in a directory here, read without a daemon; one that is being written may be read at the same time."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from tlogs.reading.segment_file import SegmentFile
-from tlogs.reading.verify import Counts, Verification
+from tlogs.reading.verify import Verification
 from tlogs_shared.errors import MessageError, StoreError
 from tlogs_shared.host import is_locked
-from tlogs_shared.origin import StreamInfo
-from tlogs_shared.storage.batch import HEADER_BYTES, Header, Kind, check_payload
+from tlogs_shared.storage.batch import HEADER_BYTES, Header, check_payload
 from tlogs_shared.storage.ledger import Ledger
 from tlogs_shared.storage.position import START, Position
 from tlogs_shared.storage.segment import (
@@ -25,16 +24,15 @@ from tlogs_shared.storage.segment import (
     parse_name,
     parse_torn,
     segment_name,
-    unpack_stream,
 )
 
-__all__ = ["RunArchive", "created_ns", "find_runs"]
+__all__ = ["LocalRun"]
 
 _OPEN_SEGMENTS: Final = 8
 """Segments that are kept open: a reader is in one or two of them at a time."""
 
 
-class RunArchive:
+class LocalRun:
     """One run, read from its directory. Not for use by several threads at once.
 
     `notes` collects what was found wrong, one line each; whatever can be read is read.
@@ -46,7 +44,7 @@ class RunArchive:
         self.meta: dict[str, Any] = self._read_map("run.json")
         self._open: OrderedDict[int, SegmentFile] = OrderedDict()
 
-    def __enter__(self) -> RunArchive:
+    def __enter__(self) -> LocalRun:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -61,6 +59,16 @@ class RunArchive:
         """The run's name; the directory's where nothing else is known."""
         return str(self.meta.get("name") or self.path.resolve().name)
 
+    @property
+    def created_ns(self) -> int:
+        """When the run began, 0 where that is not known."""
+        value = self.meta.get("created_ns")
+        return value if isinstance(value, int) else 0
+
+    def is_called(self, text: str, /) -> bool:
+        """Whether *text* is a name of this run: its own, or its directory's."""
+        return text in (self.name, self.path.name)
+
     def segments(self) -> list[int]:
         """The numbers of the segments that are there, in order.
 
@@ -74,10 +82,9 @@ class RunArchive:
         return sorted(name for name in self._names() if parse_torn(name) is not None)
 
     def frames(self, position: Position = START) -> Iterator[tuple[Header, Position]]:
-        """The frames from *position* on, each with its own position; payloads are not read.
+        """The frames from *position* on, that one included, each with its own; payloads are not read.
 
-        Where the iteration ends, `after` the last frame is where to go on later. An unfinished frame at the end is
-        left for then.
+        An unfinished frame at the end is left for later.
 
         Raises:
             StoreError: the directory or a segment cannot be read.
@@ -97,11 +104,6 @@ class RunArchive:
                 yield frame.header, Position(number, segment.base + frame.offset)
             self._note_damage(number, scan)
 
-    @staticmethod
-    def after(header: Header, position: Position) -> Position:
-        """Where the frame at *position* ends."""
-        return Position(position.segment, position.offset + HEADER_BYTES + header.size)
-
     def payload(self, header: Header, position: Position) -> bytes:
         """The payload of the frame that was found at *position*.
 
@@ -119,34 +121,6 @@ class RunArchive:
         check_payload(header, payload)
         return payload
 
-    def streams(self) -> dict[bytes, StreamInfo]:
-        """The last that is known of every stream, in the order in which the streams came."""
-        found: dict[bytes, StreamInfo] = {}
-        for header, position in self.frames():
-            if header.kind is Kind.STREAM:
-                self._learn(found, header, position)
-        return found
-
-    def counts(self) -> Counts:
-        """How much there is, counted from the frames' headers."""
-        tally = Verification()
-        infos: dict[bytes, StreamInfo] = {}
-        for header, position in self.frames():
-            tally.count(header)
-            if header.kind is Kind.STREAM:
-                self._learn(infos, header, position)
-        removed = sum(self._ledger().removed().values())
-        live = self.is_live()
-        under_way = {stream: info.head - tally.watermarks.get(stream, 0) for stream, info in infos.items()}
-        return Counts(
-            records=tally.records,
-            dropped=sum(sum(info.dropped.values()) for info in infos.values()),
-            removed=removed,
-            lost=max(tally.missing - removed, 0)
-            + sum(max(count, 0) for stream, count in under_way.items() if infos[stream].end or not live),
-            bytes=self.size(),
-        )
-
     def size(self) -> int:
         """The size of the run's files, in bytes."""
         total = 0
@@ -157,8 +131,12 @@ class RunArchive:
                 continue  # removed meanwhile
         return total
 
+    def removed(self) -> int:
+        """How many records were stored and taken out again to save space."""
+        return sum(self._ledger().removed().values())
+
     def verify(self) -> Verification:
-        """Count again from the segments, payloads checked, every stream's numbers compared with what they should be.
+        """Count again from the segments, payloads checked, and compare every stream's numbers.
 
         Raises:
             StoreError: the directory or a segment cannot be read.
@@ -208,12 +186,6 @@ class RunArchive:
             self._open.popitem(last=False)
         return segment
 
-    def _learn(self, found: dict[bytes, StreamInfo], header: Header, position: Position) -> None:
-        try:
-            found[header.stream] = unpack_stream(header, self.payload(header, position))
-        except MessageError as error:
-            self._note(f"stream frame at {position}: {error}")
-
     def _ledger(self) -> Ledger:
         if not (self.path / "ledger.json").exists():
             return Ledger()
@@ -236,7 +208,7 @@ class RunArchive:
 
     def _note_damage(self, number: int, scan: Scan) -> None:
         for at, to in scan.damage:
-            self._note(f"{segment_name(number)}: {to - at} damaged bytes at {at} passed over")
+            self._note(f"{segment_name(number)}: {to - at} damaged bytes at {at} skipped")
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
@@ -244,7 +216,7 @@ class RunArchive:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a file with one JSON map a line; a line that is none (half written) is passed over."""
+    """The maps in a file with one JSON map a line; malformed lines (a partial last one) are skipped."""
     try:
         # What follows the last newline is half a line.
         lines = path.read_bytes().split(b"\n")[:-1]
@@ -259,27 +231,3 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         if isinstance(values, dict):
             found.append(values)
     return found
-
-
-def find_runs(directory: str | os.PathLike[str]) -> list[RunArchive]:
-    """The runs in a directory, oldest first; what is no run is passed over.
-
-    Raises:
-        StoreError: the directory cannot be read.
-    """
-    try:
-        entries = [Path(entry.path) for entry in os.scandir(directory) if entry.is_dir()]
-    except OSError as error:
-        raise StoreError(error.errno, error.strerror, str(directory)) from error
-    runs = [
-        RunArchive(path)
-        for path in sorted(entries)
-        if (path / "run.json").exists() or any(parse_name(name) is not None for name in os.listdir(path))
-    ]
-    return sorted(runs, key=lambda run: created_ns(run.meta))
-
-
-def created_ns(meta: dict[str, Any]) -> int:
-    """When a run began, 0 where that is not known."""
-    value = meta.get("created_ns")
-    return value if isinstance(value, int) else 0

@@ -24,7 +24,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Final
 
 from tlogs.access.agent_messages import (
@@ -62,6 +62,7 @@ CHECK_S: Final = 1.0
 ANSWER_S: Final = 1.0
 """An agent that says nothing for this long, when asked, counts as none."""
 
+VANISH_S: Final = 0.05
 STOP_S: Final = 1.0
 """How long the end of the thread is waited for: a lease may be about to be applied."""
 
@@ -112,6 +113,7 @@ class Control:
         self._wake_in: Descriptor | None = None
         self._sending = _thread.allocate_lock()
         self._done = _thread.allocate_lock()
+        self._id = 0
         self._is_running = False
         self._is_ending = False
         self._retry_s = 0.0
@@ -199,6 +201,10 @@ class Control:
         ended: bool = self._done.acquire(True, STOP_S)
         if ended:
             _release(self._done)
+            # The kernel counts it a moment longer, and the interpreter asks the kernel.
+            deadline = monotonic() + VANISH_S
+            while os.path.exists(f"/proc/self/task/{self._id}") and monotonic() < deadline:
+                sleep(0)
         self._is_ending = False
         return ended
 
@@ -267,6 +273,7 @@ class Control:
     # The thread.
 
     def _work(self) -> None:
+        self._id = _thread.get_native_id()
         try:
             while not self._is_ending:
                 try:

@@ -29,6 +29,16 @@ from tlogs_shared.protocol.messages import (
     Report,
     Stranger,
 )
+from tlogs_shared.protocol.rows import (
+    ChangeReport,
+    LeaseRow,
+    LevelsReport,
+    RankRow,
+    RanksReport,
+    Row,
+    RunRow,
+    expect,
+)
 from tlogs_shared.storage.batch import Header
 from tlogs_shared.storage.index_page import unpack_index
 from tlogs_shared.storage.position import Position
@@ -85,17 +95,39 @@ class Operator:
 
     # Questions.
 
-    def ask(self, what: str, run: str | None = None, **options: Any) -> Any:
-        """Ask a question about *run*.
+    def runs(self) -> list[RunRow]:
+        """The runs that the collector stores.
 
         Raises:
-            RequestRefused: the collector cannot answer it; the text says why.
+            RequestRefused: the collector cannot answer; the text says why.
+            ProtocolError: its answer is not what this version of tlogs expects.
             CollectorUnavailable: it does not answer.
         """
-        number = self._next_number()
-        return _data(self._request(Ask(number, what, run, options), number, self._timeout))
+        return [self._expect(RunRow, row) for row in self._ask("runs")]
 
-    def change(self, lease: Lease, *, run: str | None, timeout: float, once: str = "") -> dict[str, Any]:
+    def ranks(self, run: str | None = None) -> RanksReport:
+        """The ranks of *run* (None: the newest, a live one first); raises as `runs`."""
+        found = self._expect(RanksReport, self._ask("ranks", run))
+        found["rows"] = [self._expect(RankRow, row) for row in found["rows"]]
+        return found
+
+    def levels(self, run: str | None = None) -> LevelsReport:
+        """The leases in force in *run*, and what its ranks report of their levels; raises as `runs`."""
+        found = self._expect(LevelsReport, self._ask("levels", run))
+        found["leases"] = [self._expect(LeaseRow, row) for row in found["leases"]]
+        return found
+
+    def _ask(self, what: str, run: str | None = None) -> Any:
+        number = self._next_number()
+        return _data(self._request(Ask(number, what, run=run), number, self._timeout))
+
+    def _expect(self, kind: type[Row], value: Any) -> Row:
+        try:
+            return expect(kind, value)
+        except MessageError as error:
+            raise ProtocolError(f"{self.address.endpoint}: {error}; install the same version of tlogs") from None
+
+    def change(self, lease: Lease, *, run: str | None, timeout: float, once: str = "") -> ChangeReport:
         """Lay a lease and wait for the answers, for at most *timeout* seconds; the same *once* asks for the same lease.
 
         Raises:
@@ -104,22 +136,21 @@ class Operator:
         """
         return self._change(run, timeout, lease=lease.as_map(), once=once)
 
-    def reset(self, revisions: Sequence[int], *, run: str | None, timeout: float) -> dict[str, Any]:
+    def reset(self, revisions: Sequence[int], *, run: str | None, timeout: float) -> ChangeReport:
         """End these leases, or all of them, and wait for the answers; raises as `change`."""
         return self._change(run, timeout, ends=list(revisions), author=author())
 
-    def _change(self, run: str | None, timeout: float, **what: Any) -> dict[str, Any]:
+    def _change(self, run: str | None, timeout: float, **what: Any) -> ChangeReport:
         number = self._next_number()
         report = self._request(Change(number, run, timeout, **what), number, timeout + self._timeout)
-        data: dict[str, Any] = _data(report)
-        return data
+        return self._expect(ChangeReport, _data(report))
 
     def fetch(self, run: str, segment: int, offset: int, size: int) -> bytes:
-        """Bytes of a segment, fewer than *size* where it ends; raises as `ask`."""
+        """Bytes of a segment, fewer than *size* where it ends; raises as `runs`."""
         return self._fetch("bytes", run, segment, offset, size)
 
     def index(self, run: str, position: Position, limit: int = 4096) -> tuple[list[tuple[Header, Position]], Position]:
-        """The headers of at most *limit* frames from *position* on, and where to go on; raises as `ask`."""
+        """The headers of at most *limit* frames from *position* on, and where to go on; raises as `runs`."""
         return unpack_index(self._fetch("index", run, position.segment, position.offset, limit))
 
     def _fetch(self, what: str, run: str, segment: int, offset: int, size: int) -> bytes:

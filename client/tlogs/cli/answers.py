@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
@@ -12,6 +13,8 @@ from tlogs.operator.job import Job, Result, connect
 from tlogs_shared.rankset import RankSet
 
 __all__ = ["answers", "fold", "in_words", "job_at", "run_option"]
+
+Said = TypeVar("Said", str, tuple[str, str])
 
 run_option = click.option(
     "--run", metavar="RUN", shell_complete=candidates.runs, help="Which run.  [the newest live one]"
@@ -23,12 +26,12 @@ def job_at(collector: str | None, secret_file: Path | None, run: str | None) -> 
     return connect(collector, run=run, secret_file=None if secret_file is None else str(secret_file))
 
 
-def fold(by_rank: Mapping[int, str]) -> Iterable[tuple[RankSet, str]]:
-    """The same text from many ranks as one, the smallest group first: the odd ones are what matters."""
-    groups: dict[str, set[int]] = {}
-    for rank, text in by_rank.items():
-        groups.setdefault(text, set()).add(rank)
-    return [(RankSet.of(ranks), text) for text, ranks in sorted(groups.items(), key=lambda item: len(item[1]))]
+def fold(by_rank: Mapping[int, Said]) -> Iterable[tuple[RankSet, Said]]:
+    """The same from many ranks as one, the smallest group first: the odd ones are what matters."""
+    groups: dict[Said, set[int]] = {}
+    for rank, said in by_rank.items():
+        groups.setdefault(said, set()).add(rank)
+    return [(RankSet.of(ranks), said) for said, ranks in sorted(groups.items(), key=lambda item: len(item[1]))]
 
 
 def answers(result: Result) -> str:

@@ -80,7 +80,7 @@ def _checks(run: str | None, collector: str | None, secret_file: str | None) -> 
 
     def connection() -> str:
         with Operator(address()) as operator:
-            runs = operator.ask("runs")
+            runs = operator.runs()
         live = sum(row["live"] for row in runs)
         return f"the collector answers; {len(runs)} run{'s' if len(runs) != 1 else ''}, {live} live"
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -15,6 +14,7 @@ from tlogs.cli.answers import answers, fold, in_words, job_at, run_option
 from tlogs.cli.options import DURATION, collector_options, json_option, live_run_argument, one_run
 from tlogs.cli.table import duration, show_table
 from tlogs.operator.job import level_name
+from tlogs_shared.protocol.rows import LeaseRow, RankLevels
 
 __all__ = ["levels", "reset"]
 
@@ -80,7 +80,7 @@ def levels(
     return 0
 
 
-def _show_leases(leases: list[dict[str, Any]]) -> None:
+def _show_leases(leases: Sequence[LeaseRow]) -> None:
     if not leases:
         click.echo("no leases in force")
         return
@@ -88,7 +88,7 @@ def _show_leases(leases: list[dict[str, Any]]) -> None:
     for lease in leases:
         settings = " ".join(f"{name}={level_name(value)}" for name, value in lease["settings"].items())
         left = "until reset" if lease["ttl_s"] is None else f"{duration(lease['ttl_s'])} left"
-        how = " ".join(word for word in ("replace", "force") if lease[word])
+        how = " ".join(word for word, given in (("replace", lease["replace"]), ("force", lease["force"])) if given)
         scope = lease["ranks"] + (f" on {lease['hosts']}" if lease["hosts"] else "")
         if lease.get("outside"):
             how = f"{how} (rank {lease['outside']} no longer exists)".strip()
@@ -97,22 +97,21 @@ def _show_leases(leases: list[dict[str, Any]]) -> None:
     click.echo()
 
 
-def _show_levels(ranks: Mapping[str, Mapping[str, Any]]) -> None:
+def _show_levels(ranks: Mapping[str, RankLevels]) -> None:
     """Print a row for each component that differs from torch's defaults anywhere, folded by rank set."""
     if not ranks:
         click.echo("no rank is live")
         return
-    lines: dict[str, dict[int, str]] = {}
+    lines: dict[str, dict[int, tuple[str, str]]] = {}
     artifacts: dict[int, str] = {}
     for rank, report in ranks.items():
         for name, level in report.get("components", {}).items():
             configured = level["configured"] or "-"
-            lines.setdefault(name, {})[int(rank)] = f"{configured}\0{level['effective']}"
+            lines.setdefault(name, {})[int(rank)] = (configured, level["effective"])
         artifacts[int(rank)] = " ".join(report.get("artifacts", ()))
     rows = []
     for name in sorted(lines):
-        for group, text in fold(lines[name]):
-            configured, _, effective = text.partition("\0")
+        for group, (configured, effective) in fold(lines[name]):
             if configured != "-" or effective != "WARNING":
                 rows.append([name, configured, effective, str(group)])
     if rows:

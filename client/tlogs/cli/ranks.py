@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
 from tlogs.cli.answers import job_at
 from tlogs.cli.options import collector_options, json_option, live_run_argument, one_run
 from tlogs.cli.table import duration, show_table
+from tlogs_shared.protocol.rows import RankRow
 from tlogs_shared.rankset import RankSet
 
 __all__ = ["ranks"]
@@ -61,7 +62,8 @@ def ranks(
       tlogs ranks --json | jq '.[] | select(.dropped > 0)'
     """
     with job_at(collector, secret_file, one_run(run, run_option)) as job:
-        rows, refused = job.census()
+        found = job.census()
+    rows, refused = found["rows"], found["refused"]
     if as_json:
         click.echo(json.dumps(rows))
         return 0
@@ -96,7 +98,7 @@ def _show_rows(rows: list[list[str]]) -> None:
     show_table([HEAD[at] for at in columns], [[row[at] for at in columns] for row in rows], right=HEAD_RIGHT)
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
+def _cells(row: RankRow) -> list[str]:
     offset = row["clock_offset_ms"]
     return [
         f"{row['rank']}{'*' if row.get('duplicate') else ''}",

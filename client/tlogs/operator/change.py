@@ -13,6 +13,7 @@ from typing import Any, Final
 from tlogs.levels.set_logs import in_call_order
 from tlogs_shared.errors import DirectiveError
 from tlogs_shared.protocol.lease import Lease
+from tlogs_shared.protocol.rows import ChangeReport
 from tlogs_shared.rankset import RankSet
 
 __all__ = ["DEFAULT_TTL_S", "Result", "lease_of", "rank_set"]
@@ -45,7 +46,7 @@ class Result:
         return not (self.ignored or self.failed or self.silent)
 
     @classmethod
-    def of(cls, data: Mapping[str, Any]) -> Result:
+    def of(cls, data: ChangeReport) -> Result:
         """Read a collector's report."""
         until = data["until_ns"]
         return cls(

@@ -6,7 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, cast
 
 from tlogs.access.connection import ANSWER_S, Operator, author
 from tlogs.access.discovery import find_address, find_live
@@ -18,6 +18,7 @@ from tlogs.reading.library import CollectorLibrary
 from tlogs.reading.record import Record, record_of
 from tlogs_shared.errors import MessageError
 from tlogs_shared.protocol.lease import Lease
+from tlogs_shared.protocol.rows import LeaseRow, RankLevels, RankRow, RanksReport
 from tlogs_shared.protocol.wire import unpack_plain
 from tlogs_shared.rankset import RankSet
 
@@ -27,10 +28,18 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_TTL_S", "Job", "Result", "connect"]
 
 
-def _report(packed: bytes) -> dict[str, Any]:
-    """What a rank says of its levels; nothing where it has not said it yet, or says what cannot be read."""
+class JobLevels(TypedDict):
+    """The leases in force in a run, and the levels of each rank, by its number as text."""
+
+    run: str
+    leases: list[LeaseRow]
+    ranks: dict[str, RankLevels]
+
+
+def _report(packed: bytes) -> RankLevels:
+    """A rank's report of its levels; empty where it has not come yet, or cannot be read."""
     try:
-        return unpack_plain(packed) if packed else {}
+        return cast(RankLevels, unpack_plain(packed)) if packed else {}
     except MessageError:
         return {}
 
@@ -97,9 +106,9 @@ class Job:
         """
         return Result.of(self._operator.reset(revisions, run=self._run, timeout=timeout))
 
-    def levels(self) -> dict[str, Any]:
+    def levels(self) -> JobLevels:
         """Leases in force and each rank's levels, as `tlogs levels --json` prints them."""
-        found = self._operator.ask("levels", self._run)
+        found = self._operator.levels(self._run)
         # The same report from many ranks came once.
         groups = [(rank_set(ranks), _report(packed)) for ranks, packed in found["groups"]]
         ranks = {rank: report for group, report in groups for rank in group}
@@ -109,15 +118,13 @@ class Job:
             "ranks": {str(rank): ranks[rank] for rank in sorted(ranks)},
         }
 
-    def ranks(self) -> list[dict[str, Any]]:
-        """A row a rank, as `tlogs ranks --json` prints it."""
-        rows: list[dict[str, Any]] = self._operator.ask("ranks", self._run)["rows"]
-        return rows
+    def ranks(self) -> list[RankRow]:
+        """A row for each rank, as `tlogs ranks --json` prints it."""
+        return self._operator.ranks(self._run)["rows"]
 
-    def census(self) -> tuple[list[dict[str, Any]], Mapping[str, Any] | None]:
-        """The rows of `ranks`; and how many messages were refused, how long ago the last and why, if any was."""
-        found = self._operator.ask("ranks", self._run)
-        return found["rows"], found["refused"]
+    def census(self) -> RanksReport:
+        """The rows of `ranks`, with what the collector has refused."""
+        return self._operator.ranks(self._run)
 
     def tail(
         self, *, follow: bool = True, count: int = 10, timeout: float | None = None, **filters: Unpack[FilterOptions]

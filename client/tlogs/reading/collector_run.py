@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Final, Protocol
 
 from tlogs.reading.verify import Verification
 from tlogs_shared.errors import MessageError
 from tlogs_shared.protocol.messages import News
+from tlogs_shared.protocol.rows import RunRow
 from tlogs_shared.storage.batch import HEADER_BYTES, Header, check_payload
 from tlogs_shared.storage.position import START, Position
 
@@ -21,8 +22,8 @@ class Connection(Protocol):
     Each raises CollectorUnavailable where the collector does not answer.
     """
 
-    def ask(self, what: str, /) -> Any:
-        """Ask a question."""
+    def runs(self) -> list[RunRow]:
+        """The runs that the collector stores."""
 
     def follow(self, run: str | None, /) -> None:
         """Subscribe to the news of a run."""
@@ -51,7 +52,7 @@ class CollectorRun:
     path = None
     """It cannot be reached from here."""
 
-    def __init__(self, connection: Connection, row: Mapping[str, Any]) -> None:
+    def __init__(self, connection: Connection, row: RunRow) -> None:
         """*row* is what the collector says of the run when it is asked for its runs."""
         self.name = str(row["name"])
         self.created_ns = int(row["created_ns"])

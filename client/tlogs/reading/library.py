@@ -112,7 +112,7 @@ class LocalLibrary:
         try:
             connection = self._connect(run.path.parent)
             # A directory may be shared by several collectors; this one may know nothing of the run.
-            known = any(row["name"] == run.name for row in connection.ask("runs"))
+            known = any(row["name"] == run.name for row in connection.runs())
         except (CollectorUnavailable, ProtocolError, ConfigError):
             return None
         return connection if known else None
@@ -127,7 +127,7 @@ class CollectorLibrary:
 
     def runs(self) -> list[CollectorRun]:
         """All runs, live ones first, then the newest first."""
-        return _in_order([CollectorRun(self._connection, row) for row in self._connection.ask("runs")])
+        return _in_order([CollectorRun(self._connection, row) for row in self._connection.runs()])
 
     def open(self, text: str, /) -> CollectorRun:
         """The run that *text* means.

@@ -18,6 +18,7 @@ from tlogs_shared.errors import MessageError
 from tlogs_shared.protocol.clock import Moment
 from tlogs_shared.protocol.lease import Lease
 from tlogs_shared.protocol.messages import Change, Report
+from tlogs_shared.protocol.rows import ChangeReport
 from tlogs_shared.rankset import RankSet
 
 __all__ = ["Changes"]
@@ -38,7 +39,7 @@ class _Change:
     lease: Lease | None = None
     displaced: Lease | None = None
     ended: Sequence[Lease] = ()
-    report: tuple[str, dict[str, Any]] | None = None
+    report: tuple[str, ChangeReport] | None = None
 
 
 @dataclass(slots=True)
@@ -134,17 +135,17 @@ def _report(over: Round[_Change], now: Moment) -> list[Action]:
     for rank, peer in over.targets:
         kind, reason = _answer(peer, change)
         kinds[kind][rank] = reason
-    data: dict[str, Any] = {
-        "run": run.name,
-        "revision": change.revision,
-        "until_ns": None if lease is None else lease.ends_ns,
-        "ended": [old.revision for old in change.ended],
-        "applied": str(RankSet.of(kinds["applied"])),
-        "ignored": {str(rank): why for rank, why in sorted(kinds["ignored"].items())},
-        "failed": {str(rank): why for rank, why in sorted(kinds["failed"].items())},
-        "silent": str(RankSet.of(kinds["silent"])),
-        "took_ms": over.took_ms(now),
-    }
+    data = ChangeReport(
+        run=run.name,
+        revision=change.revision,
+        until_ns=None if lease is None else lease.ends_ns,
+        ended=[old.revision for old in change.ended],
+        applied=str(RankSet.of(kinds["applied"])),
+        ignored={str(rank): why for rank, why in sorted(kinds["ignored"].items())},
+        failed={str(rank): why for rank, why in sorted(kinds["failed"].items())},
+        silent=str(RankSet.of(kinds["silent"])),
+        took_ms=over.took_ms(now),
+    )
     actions: list[Action] = [Control(run.name, {"time_ns": now.ns, "event": "answers", **data})]
     error = ""
     if lease is not None and all(_fails(peer, lease) for _, peer in over.targets):

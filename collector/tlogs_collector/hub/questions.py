@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from tlogs_collector.hub.actions import Action, Read, Send
 from tlogs_collector.hub.admission import Admission
@@ -16,6 +16,7 @@ from tlogs_collector.hub.runs import Runs
 from tlogs_shared.protocol.clock import Moment
 from tlogs_shared.protocol.lease import Lease
 from tlogs_shared.protocol.messages import Ask, Change, Fetch, Follow, Report
+from tlogs_shared.protocol.rows import LeaseRow, LevelsReport, RankRow, RanksReport, Refusals, RunRow
 from tlogs_shared.rankset import RankSet
 
 __all__ = ["Questions"]
@@ -64,77 +65,76 @@ class Questions:
             return "", [_run_row(run) for run in self.runs.by_name.values()]
         refused = self._refused(now)
         if ask.what == "ranks" and ask.run is None and not self.runs.by_name:
-            return "", {"run": None, "rows": [], "refused": refused}
+            return "", RanksReport(run=None, rows=[], refused=refused)
         run = self.runs.named(ask.run)
         if isinstance(run, str):
             return run, None
         match ask.what:
             case "ranks":
-                return "", {"run": run.name, "rows": _rank_rows(run, now), "refused": refused}
+                return "", RanksReport(run=run.name, rows=_rank_rows(run, now), refused=refused)
             case "levels":
                 leases = [_lease_row(lease, run) for lease in run.in_force(now)]
-                return "", {"run": run.name, "leases": leases, "groups": _reports(run)}
+                return "", LevelsReport(run=run.name, leases=leases, groups=_reports(run))
             case _:
                 return f"this collector cannot answer {ask.what!r}", None
 
-    def _refused(self, now: Moment) -> dict[str, Any] | None:
+    def _refused(self, now: Moment) -> Refusals | None:
         """How many messages were refused, how long ago the last one and why; None where there was none."""
         why, at_s = self.admission.last_rejection
         count = self.admission.rejected
-        return {"count": count, "last_s": round(now.s - at_s, 3), "why": why} if count else None
+        return Refusals(count=count, last_s=round(now.s - at_s, 3), why=why) if count else None
 
 
-def _run_row(run: Run) -> dict[str, Any]:
+def _run_row(run: Run) -> RunRow:
     peers = run.peers.values()
-    return {
-        "name": run.name,
-        "created_ns": run.created_ns,
-        "live": run.is_live,
-        "ranks": run.rank_count,
-        "records": sum(peer.records for peer in peers),
-        "dropped": sum(peer.dropped for peer in peers),
-        "lost": sum(peer.lost for peer in peers if not peer.is_open),
-    }
+    return RunRow(
+        name=run.name,
+        created_ns=run.created_ns,
+        live=run.is_live,
+        ranks=run.rank_count,
+        records=sum(peer.records for peer in peers),
+        dropped=sum(peer.dropped for peer in peers),
+        lost=sum(peer.lost for peer in peers if not peer.is_open),
+    )
 
 
-def _rank_rows(run: Run, now: Moment) -> list[dict[str, Any]]:
-    """The ranks as `tlogs ranks --json` shows them."""
+def _rank_rows(run: Run, now: Moment) -> list[RankRow]:
     newest = run.newest()
     count = Counter(peer.rank for peer in newest)
     rows = []
     for peer in newest:
-        row = _rank_row(peer, now, run.period_s)
+        assert peer.rank is not None
+        row = _rank_row(peer.rank, peer, now, run.period_s)
         if count[peer.rank] > 1:
-            row["duplicate"] = True  # another live process says that it is this rank
+            row["duplicate"] = True
         rows.append(row)
     return rows
 
 
-def _rank_row(peer: Peer, now: Moment, period_s: float) -> dict[str, Any]:
-    last = None if peer.last_record_ns is None else (now.ns - peer.info.corrected(peer.last_record_ns)) / 1e9
-    offset = peer.info.offset_ns
-    row: dict[str, Any] = {
-        "rank": peer.rank,
-        "host": peer.info.origin.host,
-        "pid": peer.info.origin.pid,
-        "attempt": peer.info.attempt,
-        "state": peer.state(now.s, now.ns, period_s),
-        "stored": peer.records,
-        "in_flight": max(0, peer.info.head - peer.stored) if peer.is_open else 0,
-        "dropped": peer.dropped,
-        "last_record_s": None if last is None else round(max(last, 0.0), 3),
-        "last_heard_s": round(max(now.s - peer.heard_s, 0.0), 3),
-        "clock_offset_ms": 0.0 if offset is None else round(offset / 1e6, 3),
-        "revision": peer.revision,
-    }
-    if peer.info.end == "gone" and peer.info.origin.outbox:
-        row["outbox"] = peer.info.origin.outbox
+def _rank_row(rank: int, peer: Peer, now: Moment, period_s: float) -> RankRow:
+    info = peer.info
+    last = None if peer.last_record_ns is None else (now.ns - info.corrected(peer.last_record_ns)) / 1e9
+    row = RankRow(
+        rank=rank,
+        host=info.origin.host,
+        pid=info.origin.pid,
+        attempt=info.attempt,
+        state=peer.state(now.s, now.ns, period_s),
+        stored=peer.records,
+        in_flight=max(0, info.head - peer.stored) if peer.is_open else 0,
+        dropped=peer.dropped,
+        last_record_s=None if last is None else round(max(last, 0.0), 3),
+        last_heard_s=round(max(now.s - peer.heard_s, 0.0), 3),
+        clock_offset_ms=0.0 if info.offset_ns is None else round(info.offset_ns / 1e6, 3),
+        revision=peer.revision,
+    )
+    if info.end == "gone" and info.origin.outbox:
+        row["outbox"] = info.origin.outbox
     return row
 
 
-def _lease_row(lease: Lease, run: Run) -> dict[str, Any]:
-    """A lease as `tlogs levels --json` shows it; `outside` are ranks that it names and the job has not any more."""
-    row = lease.as_map()
+def _lease_row(lease: Lease, run: Run) -> LeaseRow:
+    row = cast(LeaseRow, lease.as_map())
     if outside := run.outside(lease):
         row["outside"] = str(outside)
     return row

@@ -240,12 +240,11 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Operator: a question. `what` names it, `options` are its own."""
+    """Operator: a question, `hello`, `runs`, `ranks` or `levels`; a `hello` opens the conversation."""
 
     number: int
     what: str
     run: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

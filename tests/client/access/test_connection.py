@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import zmq
@@ -16,12 +16,25 @@ from tlogs_shared.protocol import messages as m
 from tlogs_shared.protocol import wire
 from tlogs_shared.protocol.endpoint import Endpoint
 from tlogs_shared.protocol.lease import Lease
+from tlogs_shared.protocol.rows import ChangeReport, RanksReport
 from tlogs_shared.protocol.secret import is_proof, prove
 from tlogs_shared.storage.batch import Header
 from tlogs_shared.storage.index_page import pack_index
 from tlogs_shared.storage.position import Position
 
 SECRET = b"what only friends know"
+RANKS: Final[RanksReport] = {"run": "run", "rows": [], "refused": None}
+CHANGED: Final[ChangeReport] = {
+    "run": "run",
+    "revision": 3,
+    "until_ns": None,
+    "ended": [],
+    "applied": "0",
+    "ignored": {},
+    "failed": {},
+    "silent": "",
+    "took_ms": 1.5,
+}
 Said = Callable[[m.Message], Sequence[m.Message | list[bytes]]]
 
 
@@ -57,12 +70,14 @@ class Collector:
 
 
 def greet(message: m.Message) -> list[m.Message | list[bytes]]:
-    """Let everybody in, and answer each question with its own name."""
+    """Let everybody in, and answer each question."""
     match message:
-        case m.Ask(number=number, what=what):
-            return [m.Report(number, "", what)]
+        case m.Ask(number=number, what="ranks"):
+            return [m.Report(number, "", RANKS)]
+        case m.Ask(number=number):
+            return [m.Report(number, "", {})]
         case m.Change(number=number):
-            return [m.Report(number, "", {"revision": 3})]
+            return [m.Report(number, "", CHANGED)]
         case _:
             return []
 
@@ -93,8 +108,8 @@ def test_a_question_gets_its_own_answer(collector: Collector, dial: Any) -> None
     operator = dial()
     news = m.News("run", 1, 2, 3, True, False)
     collector.says = lambda message: [m.Report(0, "", "old"), news, news, *greet(message)]
-    assert operator.ask("ranks", "run", colour="red") == "ranks"
-    assert collector.heard[-1] == m.Ask(2, "ranks", b"", "run", {"colour": "red"})
+    assert operator.ranks("run") == RANKS
+    assert collector.heard[-1] == m.Ask(2, "ranks", b"", "run")
     assert [operator.news(0.0) for _ in range(3)] == [news, news, None]
 
 
@@ -102,7 +117,7 @@ def test_a_report_of_an_error_is_raised(collector: Collector, dial: Any) -> None
     operator = dial()
     collector.says = lambda message: [m.Report(message.number, "no such run", None)]  # type: ignore[union-attr]
     with pytest.raises(ConfigError, match="no such run"):
-        operator.ask("ranks")
+        operator.ranks()
     with pytest.raises(ConfigError, match="no such run"):
         operator.fetch("run", 1, 0, 10)
 
@@ -146,7 +161,7 @@ def test_a_collector_that_does_not_answer_is_unavailable(collector: Collector, d
     operator = dial(timeout=0.3)
     collector.says = lambda _: []
     with pytest.raises(CollectorUnavailable, match=r"did not answer within 0\.3 s"):
-        operator.ask("ranks")
+        operator.ranks()
     with pytest.raises(CollectorUnavailable, match=r"collector at .*"):
         dial(timeout=0.1)
 
@@ -163,7 +178,7 @@ def test_a_collector_that_was_restarted_is_greeted_and_asked_again(collector: Co
     operator = dial()
     has_forgotten = iter([True])
     collector.says = lambda message: [m.Stranger()] if next(has_forgotten, False) else greet(message)
-    assert operator.ask("ranks") == "ranks"
+    assert operator.ranks() == RANKS
     kinds = [message.what for message in collector.heard if isinstance(message, m.Ask)]
     assert kinds == ["hello", "ranks", "hello", "ranks"]
 
@@ -190,7 +205,7 @@ def test_a_follower_says_again_whom_it_follows_after_a_restart(collector: Collec
 def test_changes_carry_their_author_and_wait_as_long_as_they_say(collector: Collector, dial: Any) -> None:
     operator = dial()
     lease = Lease(0, {"c10d": 10}, author="ann")
-    assert operator.change(lease, run="run", timeout=2.0, once="a") == {"revision": 3}
+    assert operator.change(lease, run="run", timeout=2.0, once="a") == CHANGED
     operator.reset([1, 2], run=None, timeout=3.0)
     assert collector.heard[1:] == [
         m.Change(2, "run", 2.0, lease=lease.as_map(), once="a"),
@@ -212,4 +227,12 @@ def test_bytes_and_indexes_are_fetched(collector: Collector, dial: Any) -> None:
     assert collector.heard[-1] == m.Fetch(3, "run", "index", 1, 5, 7)
     collector.says = lambda message: [m.Page(message.number, b"")]  # type: ignore[union-attr]
     with pytest.raises(ProtocolError, match="a page came where a report was expected"):
-        operator.ask("ranks")
+        operator.ranks()
+
+
+@pytest.mark.parametrize("answer", ["ranks", {"run": "run", "rows": []}, {**RANKS, "rows": [{"rank": 0}]}])
+def test_an_answer_of_another_version_ends_in_a_sentence(collector: Collector, dial: Any, answer: Any) -> None:
+    operator = dial()
+    collector.says = lambda message: [m.Report(message.number, "", answer)]  # type: ignore[union-attr]
+    with pytest.raises(ProtocolError, match=r"expected a Rank.*install the same version of tlogs"):
+        operator.ranks()

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, cast
 
 import pytest
 
 from tlogs.cli import main
-from tlogs.operator.job import Job, Result
+from tlogs.operator.job import Job, JobLevels, Result
 from tlogs.reading.entry import Speaker
 from tlogs.reading.record import Record, record_of
 from tlogs_shared.errors import ConfigError
 from tlogs_shared.origin import Origin, StreamInfo
 from tlogs_shared.protocol.lease import Lease
+from tlogs_shared.protocol.rows import ChangeReport, RankRow, RanksReport, Refusals
 from tlogs_shared.rankset import RankSet
 from tlogs_shared.storage.record import Fields
 
-REPORT: Mapping[str, Any] = {
+REPORT: Final[ChangeReport] = {
     "run": "r1",
     "revision": 3,
     "until_ns": None,
@@ -39,11 +40,11 @@ class FakeJob(Job):
     """A job whose collector answers as the test says."""
 
     def __init__(self, **changed: Any) -> None:
-        self.report = {**REPORT, **changed}
-        self.rows: list[dict[str, Any]] = []
-        self.found: dict[str, Any] = {"leases": [], "ranks": {}}
+        self.report = cast(ChangeReport, {**REPORT, **changed})
+        self.rows: list[Any] = []
+        self.found: Any = {"leases": [], "ranks": {}}
         self.laid: list[Lease] = []
-        self.refused: Mapping[str, Any] | None = None
+        self.refused: Refusals | None = None
 
     def close(self) -> None:
         """Nothing to close."""
@@ -55,14 +56,15 @@ class FakeJob(Job):
     def reset(self, *revisions: int, timeout: float = 5.0) -> Result:
         return Result.of(self.report)
 
-    def ranks(self) -> list[dict[str, Any]]:
+    def ranks(self) -> list[RankRow]:
         return self.rows
 
-    def census(self) -> tuple[list[dict[str, Any]], Mapping[str, Any] | None]:
-        return self.rows, self.refused
+    def census(self) -> RanksReport:
+        return RanksReport(run="r1", rows=self.rows, refused=self.refused)
 
-    def levels(self) -> dict[str, Any]:
-        return self.found
+    def levels(self) -> JobLevels:
+        found: JobLevels = self.found
+        return found
 
     def tail(self, **_: Any) -> Iterator[Record]:
         for rank in (1, 2):

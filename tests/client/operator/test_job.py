@@ -14,11 +14,12 @@ from tlogs_shared.errors import CollectorUnavailable, ConfigError, DirectiveErro
 from tlogs_shared.protocol.endpoint import Endpoint
 from tlogs_shared.protocol.lease import Lease
 from tlogs_shared.protocol.messages import News
+from tlogs_shared.protocol.rows import ChangeReport
 from tlogs_shared.protocol.wire import pack_plain
 from tlogs_shared.rankset import RankSet
 from tlogs_shared.storage.position import Position
 
-DATA: dict[str, Any] = {
+DATA: ChangeReport = {
     "run": "run",
     "revision": 3,
     "until_ns": 1_000_000_000,
@@ -41,14 +42,20 @@ class Asked:
         self.changes: list[tuple[Any, ...]] = []
         self.is_closed = False
 
-    def ask(self, what: str, run: str | None = None) -> Any:
-        return self.answers[what]
+    def runs(self) -> Any:
+        return self.answers["runs"]
 
-    def change(self, lease: Lease, *, run: str | None, timeout: float) -> dict[str, Any]:
+    def ranks(self, run: str | None) -> Any:
+        return self.answers["ranks"]
+
+    def levels(self, run: str | None) -> Any:
+        return self.answers["levels"]
+
+    def change(self, lease: Lease, *, run: str | None, timeout: float) -> ChangeReport:
         self.changes.append((lease, run, timeout))
         return DATA
 
-    def reset(self, revisions: Any, *, run: str | None, timeout: float) -> dict[str, Any]:
+    def reset(self, revisions: Any, *, run: str | None, timeout: float) -> ChangeReport:
         self.changes.append((revisions, run, timeout))
         return {**DATA, "ended": [1, 2], "until_ns": None, "ignored": {}}
 
@@ -124,7 +131,7 @@ def test_the_answers_are_rank_sets_and_reasons() -> None:
     [({}, True), ({"ignored": {"1": "x"}}, False), ({"failed": {"1": "x"}}, False), ({"silent": "1"}, False)],
 )
 def test_a_change_is_complete_where_every_rank_applied_it(changed: dict[str, Any], complete: bool) -> None:
-    assert Result.of({**DATA, "ignored": {}, **changed}).is_complete is complete
+    assert Result.of(cast(ChangeReport, {**DATA, "ignored": {}, **changed})).is_complete is complete
 
 
 def test_leases_are_ended() -> None:

@@ -40,7 +40,10 @@ class Collector:
 
 
 def run_of(collector: Collector) -> CollectorRun:
-    return CollectorRun(cast(Connection, collector), {"name": "run1", "created_ns": 1, "live": False})
+    return CollectorRun(
+        cast(Connection, collector),
+        {"name": "run1", "created_ns": 1, "live": False, "ranks": 0, "records": 0, "dropped": 0, "lost": 0},
+    )
 
 
 @pytest.mark.parametrize("page_bytes", [1 << 30, 100])

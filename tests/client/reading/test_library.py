@@ -18,6 +18,7 @@ from tlogs_shared.errors import CollectorUnavailable, ConfigError
 from tlogs_shared.host import boot_id
 from tlogs_shared.protocol.messages import News
 from tlogs_shared.protocol.notice import FILE_NAME, Notice
+from tlogs_shared.protocol.rows import RunRow
 from tlogs_shared.storage.batch import Header
 from tlogs_shared.storage.position import Position
 from tlogs_shared.storage.segment import frame_end
@@ -30,11 +31,11 @@ class Operator:
     """A connection to a collector that has what lies in `directory`."""
 
     directory: Path | None = None
-    runs: list[dict[str, Any]] = []  # noqa: RUF012 - set by a test, put back by monkeypatch
+    rows: list[RunRow] = []  # noqa: RUF012 - set by a test, put back by monkeypatch
     said: list[News] = []  # noqa: RUF012
 
     def __init__(self, address: Address) -> None:
-        if not self.runs:
+        if not self.rows:
             raise CollectorUnavailable(f"no collector at {address.endpoint}")
         self.followed: list[str | None] = []
 
@@ -44,9 +45,8 @@ class Operator:
     def __exit__(self, *exc: object) -> None:
         pass
 
-    def ask(self, what: str) -> list[dict[str, Any]]:
-        assert what == "runs"
-        return self.runs
+    def runs(self) -> list[RunRow]:
+        return self.rows
 
     def follow(self, run: str | None) -> None:
         self.followed.append(run)
@@ -75,8 +75,8 @@ def environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     return {"XDG_STATE_HOME": str(tmp_path / "state")}
 
 
-def row(name: str, *, live: bool = True, created_ns: int = 1) -> dict[str, Any]:
-    return {"name": name, "live": live, "created_ns": created_ns}
+def row(name: str, *, live: bool = True, created_ns: int = 1) -> RunRow:
+    return RunRow(name=name, created_ns=created_ns, live=live, ranks=0, records=0, dropped=0, lost=0)
 
 
 def announce(directory: Path, state: Path, *, here: bool = True) -> None:
@@ -112,7 +112,7 @@ def test_a_live_run_of_a_collector_elsewhere_comes_before_old_runs_here(
     assert find(environ, None).name == "old"
     under_way = new_run("new")
     announce(under_way.path.parent, tmp_path / "state")
-    monkeypatch.setattr(Operator, "runs", [row("new")])
+    monkeypatch.setattr(Operator, "rows", [row("new")])
     with under_way.live():
         assert find(environ, None).name == "new"
         assert find(environ, "old").name == "old"
@@ -131,7 +131,7 @@ def test_a_collector_on_another_machine_is_read_over_the_connection(
     run = new_run("far")
     run.batch(run.stream(0), (1, "a"))
     monkeypatch.setattr(Operator, "directory", run.path.parent)
-    monkeypatch.setattr(Operator, "runs", [row("far", created_ns=5), row("over", live=False, created_ns=9)])
+    monkeypatch.setattr(Operator, "rows", [row("far", created_ns=5), row("over", live=False, created_ns=9)])
     for name in (None, "latest", "far", "fa"):
         found = find(environ, name, collector=ENDPOINT)
         assert isinstance(found, CollectorRun)
@@ -149,11 +149,11 @@ def test_what_is_still_to_come_is_asked_of_the_collector_that_writes_the_run(
     said = News("a", 1, 1, 1, True, False)
     monkeypatch.setattr(Operator, "said", [said])
     with run.live():
-        monkeypatch.setattr(Operator, "runs", [row("another")])
+        monkeypatch.setattr(Operator, "rows", [row("another")])
         with libraries(environ, directory=run.path.parent) as here:
             library, found = here.find(None)
             assert library.subscribe(found).hold_s == 0.5, "a daemon that does not know the run is not asked"
-        monkeypatch.setattr(Operator, "runs", [row("a")])
+        monkeypatch.setattr(Operator, "rows", [row("a")])
         with libraries(environ, directory=run.path.parent) as here:
             library, found = here.find(None)
             subscription = library.subscribe(found)
@@ -165,7 +165,7 @@ def test_every_run_of_a_collector_can_be_opened_when_it_begins(
 ) -> None:
     run = new_run("a")
     announce(run.path.parent, tmp_path / "state")
-    monkeypatch.setattr(Operator, "runs", [row("a")])
+    monkeypatch.setattr(Operator, "rows", [row("a")])
     with libraries(environ) as here:
         library = here.of_collector()
         assert library.subscribe(None).hold_s == 2.0
@@ -249,7 +249,7 @@ def test_where_no_run_has_begun_a_reader_may_wait_for_one(
     with libraries(environ) as here:
         _, found = here.find(None, pause=pause)
         assert (found.name, paused) == ("a", [f"in {directory}"] * 2)
-    monkeypatch.setattr(Operator, "runs", [row("b")])
+    monkeypatch.setattr(Operator, "rows", [row("b")])
     with libraries(environ) as here:
         assert here.find(None, pause=pause)[1].name == "a"
     assert len(paused) == 2
@@ -265,7 +265,7 @@ def test_where_no_run_has_begun_a_reader_may_wait_for_one(
 def test_the_same_rules_hold_for_a_collectors_runs(
     environ: dict[str, str], monkeypatch: pytest.MonkeyPatch, text: str, said: str
 ) -> None:
-    monkeypatch.setattr(Operator, "runs", [row("run1", live=False), row("run2")])
+    monkeypatch.setattr(Operator, "rows", [row("run1", live=False), row("run2")])
     assert find(environ, "latest~1", collector=ENDPOINT).name == "run1"
     with pytest.raises(ConfigError, match=said):
         find(environ, text, collector=ENDPOINT)

@@ -352,11 +352,13 @@ class Control:
                 self._hooks.registered(message)
             case Complain(code, text):
                 self._complain(code, text)
-            case Report(number):
+            case Report(number, error):
                 done, found = self._reports.get(number, (None, None))
                 if done is not None and found is not None:
                     found.append(message)
                     _release(done)
+                elif error:  # nobody waits for the result, so nobody else would hear of it
+                    self._complain(f"broadcast {number}", f"broadcast: {error}")
             case _:
                 pass  # of a newer agent
 

@@ -17,7 +17,6 @@ from tlogs_shared.protocol import wire
 from tlogs_shared.protocol.endpoint import Endpoint
 from tlogs_shared.protocol.lease import Lease
 from tlogs_shared.protocol.rows import ChangeReport, RanksReport
-from tlogs_shared.protocol.secret import is_proof, prove
 from tlogs_shared.storage.batch import Header
 from tlogs_shared.storage.index_page import pack_index
 from tlogs_shared.storage.position import Position
@@ -55,11 +54,11 @@ class Collector:
     def _run(self) -> None:
         while not self._end.is_set():
             if self._socket.poll(20):
-                connection, *frames = self._socket.recv_multipart()
-                message = wire.decode(frames)
+                connection, frame = self._socket.recv_multipart()
+                message = wire.decode(frame)
                 self.heard.append(message)
                 for answer in self.says(message):
-                    sent = answer if isinstance(answer, list) else wire.encode(answer)
+                    sent = answer if isinstance(answer, list) else [wire.encode(answer)]
                     self._socket.send_multipart([connection, *sent])
 
     def close(self) -> None:
@@ -94,8 +93,9 @@ def dial(collector: Collector) -> Iterator[Callable[..., Operator]]:
     """Connects to the collector."""
     opened: list[Operator] = []
 
-    def connect(secret: bytes | None = None, timeout: float = 5.0) -> Operator:
-        opened.append(Operator(Address(collector.endpoint, secret, "here", "argument"), timeout=timeout))
+    def connect(timeout: float = 5.0) -> Operator:
+        address = Address(collector.endpoint, None, "here", "none", insecure=True)
+        opened.append(Operator(address, timeout=timeout))
         return opened[-1]
 
     yield connect
@@ -109,7 +109,7 @@ def test_a_question_gets_its_own_answer(collector: Collector, dial: Any) -> None
     news = m.News("run", 1, 2, 3, True, False)
     collector.says = lambda message: [m.Report(0, "", "old"), news, news, *greet(message)]
     assert operator.ranks("run") == RANKS
-    assert collector.heard[-1] == m.Ask(2, "ranks", b"", "run")
+    assert collector.heard[-1] == m.Ask(2, "ranks", "run")
     assert [operator.news(0.0) for _ in range(3)] == [news, news, None]
 
 
@@ -122,31 +122,31 @@ def test_a_report_of_an_error_is_raised(collector: Collector, dial: Any) -> None
         operator.fetch("run", 1, 0, 10)
 
 
-def test_the_secret_is_proved_on_both_sides(collector: Collector, dial: Any) -> None:
-    def ask_proof(message: m.Message) -> Sequence[m.Message | list[bytes]]:
-        match message:
-            case m.Ask(nonce=nonce):
-                return [m.Challenge(b"c", prove(SECRET, "collector", nonce))]
-            case m.Proof(proof=proof):
-                return [m.Report(1, "", is_proof(SECRET, "peer", b"c", proof))]
-            case _:
-                return []
+def test_a_collector_of_another_life_is_not_asked(collector: Collector) -> None:
+    """Whoever took the place of the one that the notice names is told nothing."""
+    address = Address(collector.endpoint, None, "here", "none", instance="that life", insecure=True)
+    with pytest.raises(CollectorUnavailable, match="has been replaced by another"):
+        Operator(address)
+    assert [type(message).__name__ for message in collector.heard] == ["Ask"]
 
-    collector.says = ask_proof
-    dial(SECRET)
-    with pytest.raises(AccessDenied, match="requires its secret: give it with --secret-file"):
-        dial(None)
-    with pytest.raises(AccessDenied, match="has a different secret than the one from argument"):
-        dial(b"another secret")
+
+def test_without_a_secret_nothing_is_sent_over_tcp(collector: Collector) -> None:
+    """To be let in without one has to be asked for on both sides."""
+    with pytest.raises(AccessDenied, match="its secret is needed"):
+        Operator(Address(collector.endpoint, None, "here", "none"))
+    with pytest.raises(AccessDenied, match=r"requires no secret, so it is not your collector.*TLOGS_INSECURE=1"):
+        Operator(Address(collector.endpoint, SECRET, "here", "argument"), timeout=0.3)
+    assert collector.heard == []
 
 
 @pytest.mark.parametrize(
     ("answer", "error", "text"),
     [
-        (m.Refused("access", "wrong"), AccessDenied, "wrong"),
-        (m.Refused("protocol", "garbage"), ProtocolError, "garbage"),
-        ([b"\x02r", b""], ProtocolError, "install the same version"),
-        ([b"garbage"], ProtocolError, "two bytes"),
+        (m.Refused(b"", "access", "wrong"), AccessDenied, "wrong"),
+        (m.Refused(b"", "protocol", "garbage"), ProtocolError, "garbage"),
+        ([b"\x01r"], ProtocolError, "install the same version"),
+        ([b"x"], ProtocolError, "two bytes"),
+        ([b"\x02?", b"more"], ProtocolError, "two bytes"),
     ],
 )
 def test_a_collector_that_says_no_or_nonsense_is_told_apart(
@@ -171,7 +171,7 @@ def test_where_nobody_listens_no_collector_is_there(collector: Collector) -> Non
     collector.close()
     collector.close = lambda: None  # type: ignore[method-assign]
     with pytest.raises(CollectorUnavailable, match=r"nothing listens there \(from here\); start one with"):
-        Operator(Address(endpoint, None, "here", "none"), timeout=0.2)
+        Operator(Address(endpoint, None, "here", "none", insecure=True), timeout=0.2)
 
 
 def test_a_collector_that_was_restarted_is_greeted_and_asked_again(collector: Collector, dial: Any) -> None:

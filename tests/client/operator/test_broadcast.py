@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
-from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 import tlogs
+from tlogs.access.agent_messages import Report
 from tlogs.operator import broadcast as module
 from tlogs_shared.protocol.lease import Lease
 from tlogs_shared.rankset import RankSet
@@ -45,66 +43,64 @@ def test_calls_that_ask_for_something_else_have_other_names(
     assert one.split(":")[0] != other.split(":")[0]
 
 
-SESSION = SimpleNamespace(rank=0, address=object(), run="run1", attempt=0, collector="tcp://127.0.0.1:5655")
+DATA = {
+    "run": "run1", "revision": 1, "until_ns": None, "ended": [], "applied": "0-3", "ignored": {}, "failed": {},
+    "silent": "", "took_ms": 1.0,
+}  # fmt: skip
 
 
-class Operator:
-    """A connection to a collector that raises `error` when it is asked."""
+@dataclass
+class Session:
+    """The session of this process, whose agent answers with `report`."""
 
-    error: Exception
+    report: Report | None = None
+    rank: int = 0
+    collector: str | None = "tcp://127.0.0.1:5655"
+    asked: list[tuple[Lease, float]] = field(default_factory=list)
 
-    def __init__(self, address: object) -> None:
-        pass
-
-    def __enter__(self) -> Operator:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        pass
-
-    def change(self, lease: Lease, **_: Any) -> Any:
-        raise self.error
+    def ask(self, lease: Lease, once: str, timeout: float) -> Report | None:
+        self.asked.append((lease, timeout))
+        return self.report
 
 
 @pytest.fixture
-def session(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    monkeypatch.setattr(module, "current", lambda: SESSION)
-    monkeypatch.setattr(module, "Operator", Operator)
-    return SESSION
+def session(monkeypatch: pytest.MonkeyPatch) -> Session:
+    found = Session()
+    monkeypatch.setattr(module, "current", lambda: found)
+    return found
 
 
-@pytest.mark.parametrize("error", [tlogs.CollectorUnavailable("no answer"), tlogs.ProtocolError("another version")])
-def test_a_collector_that_does_not_answer_is_a_warning_also_with_wait(
-    session: SimpleNamespace, error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A job must not fail because of its logs."""
-    monkeypatch.setattr(Operator, "error", error, raising=False)
-    assert tlogs.broadcast(c10d=10, wait=1.0) is None
-    assert caplog.messages == [f"tlogs: broadcast: {error}"]
-
-
-def test_a_collector_that_never_named_the_run_is_a_warning_too(
-    session: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(module, "ANSWER_S", 0.0)
-    monkeypatch.setattr(session, "run", None)
-    assert tlogs.broadcast(c10d=10, wait=0.001) is None
-    assert caplog.messages == ["tlogs: broadcast: no answer from tcp://127.0.0.1:5655"]
-
-
-def test_a_refusal_reaches_the_one_who_waits_for_it(
-    session: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(Operator, "error", tlogs.RequestRefused("unknown name 'x'; nothing was changed"), raising=False)
-    with pytest.raises(tlogs.RequestRefused, match="nothing was changed"):
-        tlogs.broadcast(x=10, wait=1.0)
+def test_it_returns_at_once_unless_it_is_told_to_wait(session: Session, caplog: pytest.LogCaptureFixture) -> None:
+    assert tlogs.broadcast(c10d=10) is None
+    [(lease, timeout)] = session.asked
+    assert (lease.settings, lease.author, timeout) == ({"c10d": 10}, "rank0", 0.0)
     assert caplog.messages == []
 
 
-def test_a_refusal_that_nobody_waits_for_is_a_warning(
-    session: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_answers_that_are_waited_for_are_returned(session: Session) -> None:
+    session.report = Report(1, "", DATA)
+    result = tlogs.broadcast(c10d=10, wait=5.0)
+    assert result is not None
+    assert str(result.applied) == "0-3"
+
+
+def test_a_collector_that_does_not_answer_is_a_warning_also_with_wait(
+    session: Session, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(Operator, "error", tlogs.RequestRefused("unknown name 'x'; nothing was changed"), raising=False)
-    monkeypatch.setattr(threading.Thread, "start", lambda thread: thread.run())
-    assert tlogs.broadcast(x=10) is None
-    assert caplog.messages == ["tlogs: broadcast: unknown name 'x'; nothing was changed"]
+    """A job must not fail because of its logs."""
+    assert tlogs.broadcast(c10d=10, wait=1.0) is None
+    assert caplog.messages == ["tlogs: broadcast: no answer from tcp://127.0.0.1:5655"]
+
+
+def test_without_a_collector_it_says_what_is_missing(session: Session, caplog: pytest.LogCaptureFixture) -> None:
+    session.collector = None
+    assert tlogs.broadcast(c10d=10) is None
+    assert "call tlogs.init() first" in caplog.text
+    assert session.asked == []
+
+
+def test_a_refusal_reaches_the_one_who_waits_for_it(session: Session, caplog: pytest.LogCaptureFixture) -> None:
+    session.report = Report(1, "unknown name 'x'; nothing was changed", None)
+    with pytest.raises(tlogs.RequestRefused, match="nothing was changed"):
+        tlogs.broadcast(x=10, wait=1.0)
+    assert caplog.messages == []

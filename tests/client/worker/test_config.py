@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tlogs.worker.config import KNOWN, Config, is_on, unknown_names
+from tlogs.worker.config import KNOWN, Config, Target, is_on, unknown_names
 from tlogs_shared.errors import ConfigError
 
 
@@ -22,8 +24,30 @@ def test_where_tlogs_is_disabled_nothing_else_is_looked_at() -> None:
 
 def test_what_was_asked_for_is_found() -> None:
     config = Config.from_environ({"TLOGS_COLLECTOR": "node1:7", "TLOGS_CAPTURE_WARNINGS": "1", "HOME": "/none"})
-    assert config.address is not None
-    assert (str(config.address.endpoint), config.capture_warnings) == ("tcp://node1:7", True)
+    assert config == Config(Target("tcp://node1:7"), capture_warnings=True)
+
+
+def test_a_path_need_not_lead_anywhere_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The collector may be started after its workers; where they run does not change what was meant."""
+    monkeypatch.chdir(tmp_path)
+    found = [Config.from_environ({}, collector=text).target for text in ("./runs", "runs/collector.json", "/x/runs")]
+    assert found == [Target(f"{tmp_path}/runs"), Target(f"{tmp_path}/runs/collector.json"), Target("/x/runs")]
+
+
+def test_a_secret_is_kept_as_this_process_was_given_it(tmp_path: Path) -> None:
+    """The agent reads the file, afresh at each connection; a secret that cannot be one is said at once."""
+    file = tmp_path / "secret"
+    file.touch(mode=0o600)
+    file.write_text("0123456789abcdef\n")
+    environ = {"TLOGS_COLLECTOR": "n0:1", "TLOGS_SECRET_FILE": str(file), "TLOGS_SECRET": "another secret here"}
+    assert Config.from_environ(environ).target == Target("tcp://n0:1", secret_file=str(file))
+    assert Config.from_environ(environ, secret="s" * 16).target == Target("tcp://n0:1", secret="s" * 16)
+    del environ["TLOGS_SECRET_FILE"]
+    assert Config.from_environ(environ).target == Target("tcp://n0:1", secret="another secret here")
+    with pytest.raises(ConfigError, match="TLOGS_SECRET: expected a secret"):
+        Config.from_environ({**environ, "TLOGS_SECRET": "short"})
+    with pytest.raises(ConfigError, match="secret file"):
+        Config.from_environ({**environ, "TLOGS_SECRET_FILE": str(tmp_path / "none")})
 
 
 @pytest.mark.parametrize(

@@ -232,7 +232,7 @@ def test_a_descriptor_that_the_program_closed_and_uses_is_left_alone(
         os.close(number)
 
 
-def test_a_broadcast_is_answered_or_given_up(agent: Agent, control: Control) -> None:
+def test_a_broadcast_is_answered_or_given_up(agent: Agent, control: Control, capfd: pytest.CaptureFixture[str]) -> None:
     control.open()
     control.start()
     found: list[m.Report | None] = []
@@ -244,7 +244,12 @@ def test_a_broadcast_is_answered_or_given_up(agent: Agent, control: Control) -> 
     asker.join()
     assert found == [m.Report(change.number, "", {"applied": "0-3"})]
     assert control.ask(LEASE, "x:2", 0.0) is None, "nobody waits for the answer"
-    assert agent.hear(m.Change).once == "x:2"
+    change = agent.hear(m.Change)
+    assert change.once == "x:2"
+    agent.say(m.Report(change.number, "unknown name 'x'", None))
+    agent.say(m.Ping(1))
+    agent.hear(m.Pong)
+    assert capfd.readouterr().err == "tlogs: broadcast: unknown name 'x'\n", "nobody else would hear of it"
 
 
 def test_what_cannot_be_read_ends_the_connection(

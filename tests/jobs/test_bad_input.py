@@ -126,4 +126,4 @@ def test_a_command_with_another_secret_is_told_so(lab: Lab) -> None:
     """A wrong secret is not mistaken for a collector that is not there."""
     collector = lab.collector("--quiet")
     environ = {"TLOGS_SECRET": "another secret than that", "TLOGS_COLLECTOR": collector.endpoint}
-    one_line(lab.tlogs("ranks", status=2, **environ), "another secret", "TLOGS_SECRET")
+    one_line(lab.tlogs("ranks", status=2, **environ), "a different secret", "TLOGS_SECRET")

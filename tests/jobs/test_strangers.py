@@ -55,7 +55,7 @@ def test_a_worker_with_another_secret_is_told_once_and_keeps_its_records(lab: La
     wrong.tell()
     said = wrong.ends()
     assert said.count("\n") == 1
-    assert "has another secret" in said
+    assert "has a different secret" in said
     assert len(list(lab.outboxes.iterdir())) == 1
     lab.wait_for(lambda: lab.stored(collector) == 101, "the record, from the outbox: it is the same user's")
     assert lab.cat("--ranks", "0")[0]["message"] == "hello"
@@ -109,7 +109,7 @@ def test_beyond_loopback_only_the_secret_opens_the_door(lab: Lab, address: str) 
     assert {record["rank"] for record in lab.cat()} == {2}
     for worker in (wrong, none):
         worker.tell()
-    assert "has another secret" in wrong.ends()
+    assert "has a different secret" in wrong.ends()
     assert "requires a secret" in none.ends()
 
 

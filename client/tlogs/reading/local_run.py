@@ -19,7 +19,6 @@ from tlogs_shared.storage.ledger import Ledger
 from tlogs_shared.storage.position import START, Position
 from tlogs_shared.storage.segment import (
     FILE_HEADER_BYTES,
-    THINNED_BASE,
     Scan,
     parse_name,
     parse_torn,
@@ -95,13 +94,8 @@ class LocalRun:
             segment = self._segment(number, renew=True)
             if segment is None:
                 continue
-            start = FILE_HEADER_BYTES
-            if number == position.segment:
-                # A position from before the segment was thinned: all of what is left is gone through again.
-                start = max(position.offset - segment.base, start)
-            scan = Scan(segment.read, segment.size(), start, skip=True)
-            for frame in scan:
-                yield frame.header, Position(number, segment.base + frame.offset)
+            scan = segment.scan(position.offset if number == position.segment else 0)
+            yield from segment.place(scan)
             self._note_damage(number, scan)
 
     def payload(self, header: Header, position: Position) -> bytes:
@@ -111,13 +105,12 @@ class LocalRun:
             MessageError: it is damaged.
             StoreError: it is no longer there, or cannot be read.
         """
-        thinned = position.offset >= THINNED_BASE
         segment = self._segment(position.segment)
-        if segment is not None and thinned and not segment.base:
+        if segment is not None and not segment.holds(position.offset):
             segment = self._segment(position.segment, renew=True)
-        if segment is None or thinned != bool(segment.base):
+        if segment is None or not segment.holds(position.offset):
             raise StoreError(errno.ENOENT, "removed to save space", str(self.path / segment_name(position.segment)))
-        payload = segment.read(header.size, position.offset - segment.base + HEADER_BYTES)
+        payload = segment.read(header.size, position.offset + HEADER_BYTES)
         check_payload(header, payload)
         return payload
 
@@ -168,16 +161,15 @@ class LocalRun:
 
     def _segment(self, number: int, *, renew: bool = False) -> SegmentFile | None:
         """The segment, None where it is not there or has only been begun; `renew`: as it is now on the disk."""
-        path = self.path / segment_name(number)
         segment = self._open.get(number)
         try:
-            if segment is None or (renew and not segment.is_current(path)):
-                segment = SegmentFile(path)
+            if segment is None or (renew and not segment.is_current()):
+                segment = SegmentFile(self.path, number)
         except FileNotFoundError:
-            self._note(f"{path.name}: removed while it was read")
+            self._note(f"{segment_name(number)}: removed while it was read")
             return None
         except OSError as error:
-            raise StoreError(error.errno, error.strerror, str(path)) from error
+            raise StoreError(error.errno, error.strerror, str(self.path / segment_name(number))) from error
         if segment.size() < FILE_HEADER_BYTES:
             return None
         self._open[number] = segment

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tlogs.reading.segment_file import SegmentFile
 from tlogs_shared.storage.batch import Header, Kind
 from tlogs_shared.storage.position import START, Position
-from tlogs_shared.storage.segment import Ending, Scan, segment_name
+from tlogs_shared.storage.segment import Ending, segment_name
+from tlogs_shared.storage.segment_reader import SegmentReader
 
 __all__ = ["Verification"]
 
@@ -48,7 +48,7 @@ class Verification:
         self.missing += max(header.first - expected, 0)
         self.watermarks[header.stream] = max(expected, header.end)
 
-    def go_through(self, number: int, segment: SegmentFile | None, end: Position, *, unfinished: bool) -> Position:
+    def go_through(self, number: int, segment: SegmentReader | None, end: Position, *, unfinished: bool) -> Position:
         """Check a segment that comes after *end*, payloads too, and return where it ends itself.
 
         `unfinished`: a daemon is writing it, so its last frame need not be whole.
@@ -66,7 +66,7 @@ class Verification:
         elif end != START and not header.follows(end):
             self.fault(f"{name}: follows {header.previous}, but found is {end}")
         size = segment.size()
-        scan = Scan(segment.read, size, verify=True, skip=True)
+        scan = segment.scan(verify=True)
         for frame in scan:
             self.count(frame.header)
         for at, to in scan.damage:

@@ -28,7 +28,7 @@ from typing import Any, Final
 from tlogs_collector.store.disk import Disk, LocalDisk
 from tlogs_collector.store.local.retention import remove_run, shrink
 from tlogs_collector.store.local.run_directory import CONTROL_FILE, LOCK_FILE, RUN_FILE, RunDirectory
-from tlogs_collector.store.local.segment_reader import SegmentReader
+from tlogs_collector.store.local.segment_reader import open_segment
 from tlogs_collector.store.local.whole_file import read_whole
 from tlogs_collector.store.store import RunBusy, StoredRun
 from tlogs_shared.errors import StoreError
@@ -227,12 +227,11 @@ class LocalStore:
             for number in self._segments(path):
                 if number < position.segment:
                     continue
-                try:
-                    reader = SegmentReader(self._disk, path, number)
-                except FileNotFoundError:
-                    continue  # removed since it was listed
-                with reader:
-                    for header, place in reader.frames(position.offset if number == position.segment else 0):
+                # FileNotFoundError: it was removed since it was listed.
+                with contextlib.suppress(FileNotFoundError), open_segment(self._disk, path, number) as reader:
+                    for header, place in reader.place(
+                        reader.scan(position.offset if number == position.segment else 0)
+                    ):
                         if len(found) == limit:
                             return found, position
                         found.append((header, place))
@@ -242,7 +241,7 @@ class LocalStore:
     def read(self, run: str, segment: int, offset: int, size: int) -> bytes:
         """Bytes of a segment. See `Store.read`."""
         path = self._path(run)
-        with _store_errors(f"{path}/{segment_name(segment)}"), SegmentReader(self._disk, path, segment) as reader:
+        with _store_errors(f"{path}/{segment_name(segment)}"), open_segment(self._disk, path, segment) as reader:
             return reader.read(size, offset)
 
     def append_control(self, run: str, line: Mapping[str, Any]) -> None:

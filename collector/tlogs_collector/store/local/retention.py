@@ -17,7 +17,7 @@ from typing import Final
 from tlogs_collector.store.disk import Disk
 from tlogs_collector.store.local.repair import ClosedSegment
 from tlogs_collector.store.local.run_directory import CONTROL_FILE, LEDGER_FILE, LOCK_FILE, RUN_FILE, RunDirectory
-from tlogs_collector.store.local.segment_reader import SegmentReader
+from tlogs_collector.store.local.segment_reader import open_segment
 from tlogs_collector.store.local.whole_file import write_map
 from tlogs_shared.storage.batch import HEADER_BYTES, Kind
 from tlogs_shared.storage.segment import (
@@ -30,6 +30,7 @@ from tlogs_shared.storage.segment import (
     parse_torn,
     segment_name,
 )
+from tlogs_shared.storage.segment_reader import SegmentReader
 
 __all__ = ["remove_run", "shrink"]
 
@@ -67,7 +68,7 @@ def thin(run: RunDirectory, number: int, lock: threading.Lock) -> None:
         OSError: the disk refuses; the segment is as it was.
     """
     path = f"{run.path}/{segment_name(number)}"
-    with SegmentReader(run.disk, run.path, number) as reader:
+    with open_segment(run.disk, run.path, number) as reader:
         copy = _Thinned(run, f"{path}.tmp", reader)
         size = copy.write()
     ledger = run.ledger.thin(number, copy.removed)
@@ -89,7 +90,7 @@ def drop(run: RunDirectory, number: int, lock: threading.Lock, flush: Callable[[
     """
     removed: Counter[int] = Counter()
     taken: Counter[bytes] = Counter()
-    with SegmentReader(run.disk, run.path, number) as reader:
+    with open_segment(run.disk, run.path, number) as reader:
         for frame in reader.scan():
             if frame.header.kind is Kind.BATCH:
                 removed[frame.header.level] += frame.header.count

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -277,20 +277,16 @@ def test_a_complaint_is_said_once(agent: Agent, control: Control, capfd: pytest.
 
 def test_levels_are_compared_every_second_only_where_a_seam_is_missing(agent: Agent, control: Control) -> None:
     """Else the thread makes no system call until somebody speaks."""
-    looks: list[float] = []
-    hooks = agent.hooks()
-    polled = Control(
-        Hooks(
-            hooks.connect,
-            hooks.register,
-            hooks.lay,
-            hooks.registered,
-            lambda: looks.append(0.0) or len(looks) < 2,
-            hooks.covers,
-        )
-    )
+    looks = 0
+
+    def look() -> bool:
+        nonlocal looks
+        looks += 1
+        return looks < 2
+
+    polled = Control(replace(agent.hooks(), check=look))
     polled.open()
     polled.start()
-    wait_for(lambda: len(looks) == 2)
+    wait_for(lambda: looks == 2)
     polled.stop()
     polled.close()

@@ -15,7 +15,7 @@ from tlogs_shared.protocol.notice import Notice
 NOTICE = Notice("tcp://127.0.0.1:5655", "secret", 7, "n1", "boot", "/runs", "0.1", "/run/d-1", "i1", ["a", "b"])
 
 
-@pytest.mark.parametrize("notice", [NOTICE, Notice("tcp://n1:1", None, 1, "n1", "", "/x", "", [])])
+@pytest.mark.parametrize("notice", [NOTICE, Notice("tcp://n1:1", None, 1, "n1", "", "/x", "", runs=[])])
 def test_a_notice_comes_back_as_it_was(notice: Notice) -> None:
     assert Notice.from_json(notice.to_json(), "here") == notice
 

@@ -30,6 +30,8 @@ __all__ = [
     "Change",
     "Complain",
     "Decoder",
+    "Drain",
+    "Drained",
     "Failing",
     "Flush",
     "FromAgent",
@@ -132,6 +134,11 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class Drain:
+    """`tlogs drain`: send all there is; answered by `Drained` once everything logged so far is stored."""
+
+
+@dataclass(frozen=True, slots=True)
 class Registered:
     """Agent: where your records go.
 
@@ -177,8 +184,13 @@ class Report:
     data: Any
 
 
-ToAgent: TypeAlias = Register | Relabel | Applied | Failing | Flush | Bye | Pong | Change
-FromAgent: TypeAlias = Registered | Settings | Complain | Ping | Report
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """Agent: everything that was logged here before `Drain` is stored."""
+
+
+ToAgent: TypeAlias = Register | Relabel | Applied | Failing | Flush | Bye | Pong | Change | Drain
+FromAgent: TypeAlias = Registered | Settings | Complain | Ping | Report | Drained
 Message: TypeAlias = ToAgent | FromAgent
 
 _LETTERS: Final[dict[str, type[Any]]] = {
@@ -190,11 +202,13 @@ _LETTERS: Final[dict[str, type[Any]]] = {
     "B": Bye,
     "p": Pong,
     "C": Change,
+    "D": Drain,
     "r": Registered,
     "S": Settings,
     "!": Complain,
     "P": Ping,
     "c": Report,
+    "d": Drained,
 }
 _LETTER_OF: Final = {kind: letter for letter, kind in _LETTERS.items()}
 

@@ -9,16 +9,16 @@ from __future__ import annotations
 import signal as signals
 from dataclasses import dataclass
 from logging import ERROR, INFO, WARNING
-from typing import Any, Final
+from typing import Final
 
+from tlogs_shared.end import ENDED, FAILED, FINISHED, KILLED, End
 from tlogs_shared.origin import Origin
+from tlogs_shared.storage.record import Fields, pack
 
-__all__ = ["ENDED", "FAILED", "FINISHED", "KILLED", "End", "Status", "Word", "judge"]
+__all__ = ["Status", "Word", "end_record", "end_text", "judge"]
 
-FINISHED: Final = "finished"
-FAILED: Final = "failed"
-KILLED: Final = "killed"
-ENDED: Final = "ended"
+LEVELS: Final = {FINISHED: INFO, ENDED: WARNING}
+LOGGER: Final = "tlogs"
 
 SHUTDOWN: Final = "shutdown"
 """The reason of a bye whose process goes on without us."""
@@ -59,47 +59,6 @@ class Word:
         return self.bye == SHUTDOWN
 
 
-@dataclass(frozen=True, slots=True)
-class End:
-    """How a worker ended and when; what is not known is None."""
-
-    how: str
-    ended_ns: int
-    code: int | None = None
-    signal: str | None = None
-    oom: bool = False
-    exception: str | None = None
-
-    def as_map(self) -> dict[str, Any]:
-        """The end as it travels: what is not known is left out."""
-        found: dict[str, Any] = {"how": self.how, "ended_ns": self.ended_ns}
-        for name in ("code", "signal", "exception"):
-            if (value := getattr(self, name)) is not None:
-                found[name] = value
-        return {**found, "oom": True} if self.oom else found
-
-    @property
-    def level(self) -> int:
-        """The level of the record that tells of it."""
-        return {FINISHED: INFO, ENDED: WARNING}.get(self.how, ERROR)
-
-    def text(self, origin: Origin, attempt: int) -> str:
-        """The record that tells of it, as the last one of the stream.
-
-        >>> End("killed", 0, signal="SIGKILL").text(Origin("n1", 16962, rank=2), 0)
-        'rank 2 attempt 0 was killed by SIGKILL (pid 16962); its last words are above'
-        """
-        what = {
-            FINISHED: "finished",
-            FAILED: f"failed: {self.exception}" if self.exception else f"failed with exit status {self.code}",
-            KILLED: f"was killed by {self.signal}" + (", out of memory" if self.oom else ""),
-            ENDED: "ended",
-        }[self.how]
-        why = "; how is not known on this kernel" if self.how == ENDED else ""
-        more = "" if self.how == FINISHED else "; its last words are above"
-        return f"rank {origin.rank} attempt {attempt} {what} (pid {origin.pid}){why}{more}"
-
-
 def judge(word: Word, status: Status | None, *, oom: bool, ended_ns: int) -> End:
     """How a worker ended that said *word* and whose process ended with *status*, None if that is not known.
 
@@ -108,14 +67,14 @@ def judge(word: Word, status: Status | None, *, oom: bool, ended_ns: int) -> End
     """
     code = None if status is None else status.code
     if word.exception:
-        return End(FAILED, ended_ns, code=code or None, exception=word.exception)
+        return End(FAILED, code=code or None, exception=word.exception, ended_ns=ended_ns)
     if status is not None and status.signal is not None:
-        return End(KILLED, ended_ns, signal=_name(status.signal), oom=oom)
+        return End(KILLED, signal=_name(status.signal), oom=oom, ended_ns=ended_ns)
     if code:
-        return End(FAILED, ended_ns, code=code)
+        return End(FAILED, code=code, ended_ns=ended_ns)
     if word.bye or (status is not None and status.is_sure):
-        return End(FINISHED, ended_ns, code=code)
-    return End(ENDED, ended_ns)
+        return End(FINISHED, code=code, ended_ns=ended_ns)
+    return End(ENDED, ended_ns=ended_ns)
 
 
 def _name(number: int) -> str:
@@ -128,3 +87,29 @@ def _name(number: int) -> str:
         return signals.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def end_record(end: End, origin: Origin, attempt: int, after_ts: int) -> tuple[int, int, bytes]:
+    """Time, level and bytes of the record that tells of an end; the record before it is of *after_ts*."""
+    ts = max(after_ts, end.ended_ns)
+    extra = {"stream": "tlogs", "fields": {"end": end.as_map()}}
+    level = LEVELS.get(end.how, ERROR)
+    text = end_text(end, origin, attempt)
+    return ts, level, pack(Fields(ts, level, LOGGER, text, None, None, "", 0, "", "", extra))
+
+
+def end_text(end: End, origin: Origin, attempt: int) -> str:
+    """What the record says.
+
+    >>> end_text(End("killed", signal="SIGKILL"), Origin("n1", 16962, rank=2), 0)
+    'rank 2 attempt 0 was killed by SIGKILL (pid 16962); its last words are above'
+    """
+    what = {
+        FINISHED: "finished",
+        ENDED: "ended",
+        FAILED: f"failed with {end.reason}" if end.exception is None else f"failed: {end.exception}",
+        KILLED: f"was killed by {end.reason}",
+    }[end.how]
+    why = "; how is not known on this kernel" if end.how == ENDED else ""
+    more = "" if end.how == FINISHED else "; its last words are above"
+    return f"rank {origin.rank} attempt {attempt} {what} (pid {origin.pid}){why}{more}"

@@ -22,6 +22,8 @@ MESSAGES: list[m.Message] = [
     m.Bye(7, "exit"),
     m.Pong(1),
     m.Change(1, {"settings": {"c10d": 10}}, "x:1", 5.0),
+    m.Drain(),
+    m.Drained(),
     m.Registered(None, 0, None, "waiting"),
     m.Registered("run", 1, "tcp://n0:5655", "connected"),
     m.Settings(2, [{"revision": 1}]),

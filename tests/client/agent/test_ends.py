@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tlogs.agent.ends import End, Status, Word, judge
+from tlogs.agent.ends import Status, Word, end_record, end_text, judge
+from tlogs_shared.end import End
 from tlogs_shared.origin import Origin
+from tlogs_shared.storage.record import unpack
 
 OK = Status(0, None)
 UNSURE = Status(0, None, is_sure=False)
@@ -46,15 +48,19 @@ def test_only_a_killed_process_was_out_of_memory() -> None:
 @pytest.mark.parametrize(
     ("end", "text"),
     [
-        (End("finished", 0, code=0), "rank 2 attempt 1 finished (pid 7)"),
-        (End("failed", 0, exception="E: x"), "rank 2 attempt 1 failed: E: x (pid 7); its last words are above"),
-        (End("failed", 0, code=3), "rank 2 attempt 1 failed with exit status 3 (pid 7); its last words are above"),
+        (End("finished", code=0), "rank 2 attempt 1 finished (pid 7)"),
+        (End("failed", exception="E: x"), "rank 2 attempt 1 failed: E: x (pid 7); its last words are above"),
+        (End("failed", code=3), "rank 2 attempt 1 failed with exit status 3 (pid 7); its last words are above"),
         (
-            End("killed", 0, signal="SIGKILL", oom=True),
-            "rank 2 attempt 1 was killed by SIGKILL, out of memory (pid 7); its last words are above",
+            End("killed", signal="SIGKILL", oom=True),
+            "rank 2 attempt 1 was killed by SIGKILL (out of memory) (pid 7); its last words are above",
         ),
-        (End("ended", 0), "rank 2 attempt 1 ended (pid 7); how is not known on this kernel; its last words are above"),
+        (End("ended"), "rank 2 attempt 1 ended (pid 7); how is not known on this kernel; its last words are above"),
     ],
 )
 def test_each_end_has_its_words(end: End, text: str) -> None:
-    assert end.text(Origin("n1", 7, rank=2), 1) == text
+    assert end_text(end, Origin("n1", 7, rank=2), 1) == text
+    ts, level, packed = end_record(end, Origin("n1", 7, rank=2), 1, 5)
+    assert ts == 5
+    assert unpack(packed).template == text
+    assert unpack(packed).levelno == level

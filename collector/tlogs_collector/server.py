@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ import zmq
 from tlogs_collector.hub.actions import Action, Append, Control, OpenRun, PutStream, Read, Recover, Say, Send, Tell
 from tlogs_collector.hub.hub import Hub
 from tlogs_collector.listener import Listener
+from tlogs_collector.stop import Stop
 from tlogs_collector.store.store import RunFailed, Store
 from tlogs_collector.syncer import Syncer
 from tlogs_shared.errors import MessageError, StoreError
@@ -43,25 +43,35 @@ SPEECHLESS_S: Final = 2.0
 MAX_PAGE_BYTES: Final = 1024 * 1024
 MAX_INDEX_FRAMES: Final = 4096
 
+LAST_NEWS: Final = News(run="", segment=0, offset=0, horizon_ns=0, live=False, closing=True)
+
 
 @dataclass(frozen=True, slots=True)
 class Edges:
     """What the loop calls outside itself: words for the operator, a run's beginning, recovery of dead outboxes.
 
-    `is_recovering` is called every second, and begins what is to be recovered.
+    `poll_recovery` is called every second; it begins what is due and returns whether something is under way.
     """
 
     say: Callable[[str], None]
     run_opened: Callable[[str], None]
     recover: Callable[[Sequence[str]], None]
-    is_recovering: Callable[[], bool]
+    poll_recovery: Callable[[], bool]
 
 
 class Server:
     """One collector at work."""
 
     def __init__(
-        self, listener: Listener, store: Store, hub: Hub, edges: Edges, *, grace_s: float, wait_for_sync: bool
+        self,
+        listener: Listener,
+        store: Store,
+        hub: Hub,
+        edges: Edges,
+        stop: Stop,
+        *,
+        grace_s: float,
+        wait_for_sync: bool,
     ) -> None:
         self._listener = listener
         self._poller = zmq.Poller()
@@ -70,6 +80,7 @@ class Server:
         self._store = store
         self._hub = hub
         self._edges = edges
+        self._stop = stop
         self._grace_s = grace_s
         self._syncer = Syncer(store)
         self._wait_for_sync = wait_for_sync
@@ -80,26 +91,14 @@ class Server:
         self._is_over = False
         self._said: dict[str, float] = {}
         self._ticked_s = self._retried_s = 0.0
-        self._stops = 0
         self._grace_ends_s: float | None = None
         self._heard_s = 0.0
-        self._wake_out, self._wake_in = os.pipe()
-        os.set_blocking(self._wake_in, False)
-        os.set_blocking(self._wake_out, False)
-
-    def stop(self) -> None:
-        """Asked once: end when every rank has ended, after the grace at the latest; twice: now. For signal handlers."""
-        self._stops += 1
-        try:
-            os.write(self._wake_in, b".")
-        except BlockingIOError:
-            pass
 
     def run(self) -> None:
         """Serve until stopped; afterwards everything that was taken is synced and acknowledged."""
         self._poller.register(self._syncer.ready, zmq.POLLIN)
-        self._poller.register(self._wake_out, zmq.POLLIN)
-        while not self._is_done():
+        self._poller.register(self._stop.ready, zmq.POLLIN)
+        while not self._advance_stop():
             drained = self._drain()
             self._acknowledge()
             self._tick(drained)
@@ -107,14 +106,12 @@ class Server:
                 continue
             followed = bool(self._hub.followers.by_connection)
             self._poller.poll(int(1000 * (FOLLOWED_TICK_S if followed else TICK_S)))
-            try:
-                os.read(self._wake_out, 4096)
-            except BlockingIOError:
-                pass
+            self._stop.clear()
         self._finish()
 
-    def _is_done(self) -> bool:
-        if not self._stops:
+    def _advance_stop(self) -> bool:
+        """Begin to end where that was requested; return whether it is time to."""
+        if not self._stop.requests:
             return False
         if self._grace_ends_s is None:
             self._hub.stop()
@@ -123,13 +120,13 @@ class Server:
                 self._edges.say(
                     f"waiting for ranks to end, at most {self._grace_s:g} s; press Ctrl-C again to stop now"
                 )
-        over = self._stops > 1 or time.monotonic() >= self._grace_ends_s
-        return over or (self._hub.is_idle and not self._awaited and not self._edges.is_recovering())
+        over = self._stop.requests > 1 or time.monotonic() >= self._grace_ends_s
+        return over or (self._hub.is_idle and not self._awaited and not self._edges.poll_recovery())
 
     def _finish(self) -> None:
         self._drain()
         self._poller.unregister(self._syncer.ready)
-        self._poller.unregister(self._wake_out)
+        self._poller.unregister(self._stop.ready)
         self._syncer.stop()
         try:
             self._store.sync()
@@ -150,7 +147,7 @@ class Server:
                 return
             self._carry_out(self._hub.tick_operators(now), now)
             for connection in followers:
-                self._send(connection, News("", 0, 0, 0, live=False, closing=True))
+                self._send(connection, LAST_NEWS)
             self._poller.poll(int(1000 * FOLLOWED_TICK_S))
             self._drain()
 
@@ -162,7 +159,7 @@ class Server:
 
     def _mark_ended(self, name: str, ended_ns: int | None) -> None:
         try:
-            meta = {key: value for key, value in self._store.open_run(name, {}).meta.items() if key != "ended_ns"}
+            meta = {key: value for key, value in self._store.run_meta(name).items() if key != "ended_ns"}
             self._store.set_meta(name, meta if ended_ns is None else {**meta, "ended_ns": ended_ns})
         except StoreError as error:
             self._say(f"run {name}: {error}")
@@ -214,8 +211,17 @@ class Server:
                         self._say(f"run {run}: the control journal could not be written: {error}")
                 case Tell(connection, run, horizon_ns, live):
                     end, begun = self._store.end(run), self._begun[run]
-                    at = (end.segment, end.offset, horizon_ns, live, False, begun.segment, begun.offset)
-                    self._send(connection, News(run, *at))
+                    news = News(
+                        run=run,
+                        segment=end.segment,
+                        offset=end.offset,
+                        horizon_ns=horizon_ns,
+                        live=live,
+                        closing=False,
+                        begin_segment=begun.segment,
+                        begin_offset=begun.offset,
+                    )
+                    self._send(connection, news)
                 case Read(connection, fetch):
                     self._send(connection, self._page(fetch))
                 case Recover(outboxes):
@@ -310,7 +316,7 @@ class Server:
         if now.s - self._retried_s >= RETRY_S:
             self._retried_s = now.s
             self._retry(now)
-            self._edges.is_recovering()
+            self._edges.poll_recovery()
 
     def _retry(self, now: Moment) -> None:
         """Runs that took nothing for a while: perhaps they do again."""

@@ -34,7 +34,7 @@ class Syncer:
         self._failures: deque[StoreError] = deque()
         self._fault: Exception | None = None
         self._work = threading.Event()
-        self._stop = False
+        self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="tlogs-sync", daemon=True)
         self._thread.start()
 
@@ -59,7 +59,7 @@ class Syncer:
 
     def stop(self) -> None:
         """End the thread; what was written before is synced by the store's close."""
-        self._stop = True
+        self._stop.set()
         self._work.set()
         self._thread.join()
         os.close(self.ready)
@@ -74,7 +74,7 @@ class Syncer:
 
     def _serve(self) -> None:
         retained_s = time.monotonic()
-        while not self._stop:
+        while not self._stop.is_set():
             found = self._work.wait(RETAIN_EVERY_S)
             if time.monotonic() - retained_s >= RETAIN_EVERY_S:
                 self._retain()
@@ -82,7 +82,7 @@ class Syncer:
             if not found:
                 continue
             self._work.clear()
-            if self._stop:
+            if self._stop.is_set():
                 return
             try:
                 self._covered = self._store.sync()
@@ -103,7 +103,7 @@ class Syncer:
         self._failures.append(error)
         self._tell()
         # Nothing is gained by asking a failing disk a thousand times a second.
-        threading.Event().wait(FAILED_PAUSE_S)
+        self._stop.wait(FAILED_PAUSE_S)
 
     def _tell(self) -> None:
         try:

@@ -37,7 +37,8 @@ from tlogs.access.discovery import Address
 from tlogs.access.transport import dial
 from tlogs.loggers.controller import LEVELS
 from tlogs.outbox.outbox import Outbox
-from tlogs.outbox.ring import MIN_CAPACITY_BYTES
+from tlogs.outbox.reader import open_outbox
+from tlogs.outbox.ring import MIN_CAPACITY
 from tlogs_collector.listener import raise_file_limit
 from tlogs_shared.host import boot_id
 from tlogs_shared.origin import Origin
@@ -68,8 +69,10 @@ class Rank:
         origin = Origin(
             "localhost", os.getpid(), boot_id(), rank=number, local_rank=number, world_size=world_size, run="broadcast"
         )
-        self.outbox = Outbox(outbox, stream=stream, meta={}, capacity=MIN_CAPACITY_BYTES)
-        self.link = Link(stream, origin, self.outbox, secret=address.secret, nonce=os.urandom)
+        self.outbox = Outbox(outbox, stream=stream, meta={}, capacity=MIN_CAPACITY)
+        self.reader = open_outbox(outbox, settle_s=0)
+        self.reader.take()
+        self.link = Link(stream, origin, self.reader, secret=address.secret, nonce=os.urandom)
         self.socket = dial(context, address.endpoint, address.secret)
         self._compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL)
         self._report = LEVELS.report()
@@ -96,7 +99,7 @@ class Rank:
 
     def _forward(self, now: Moment) -> None:
         self._noted_s = 0.0
-        while (extent := self.outbox.cut(True)) is not None:
+        while (extent := self.reader.cut(True)) is not None:
             header = Header(self.link.stream, level=extent.level, first=extent.first, count=extent.count)
             self._send(batch := Batch(*seal(header, extent.view, self._compressor)), now)
             self.link.sent(batch.header.end, batch.header.size, now)
@@ -113,9 +116,9 @@ class Rank:
                 case Send(message):
                     self._send(message, now)
                 case Free(stored):
-                    self.outbox.acknowledge(stored)
+                    self.reader.acknowledge(stored)
                 case GoBack(watermark):
-                    self.outbox.rewind(watermark)
+                    self.reader.rewind(watermark)
                 case Lay(revision, leases, began):
                     answers = {lease.revision: ("applied", "") for lease in leases}
                     for lease in began:
@@ -132,6 +135,7 @@ class Rank:
         self._forward(now)
         self._carry_out(self.link.bye(), now)
         self.socket.close(linger=1000)
+        self.reader.close()
         self.outbox.close(delete=True)
 
 

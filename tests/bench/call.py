@@ -2,10 +2,11 @@
 
 Every way gets the same records (some 170 bytes as text) from one thread, in rounds that take turns; the figures are
 medians of the rounds. *Burst*: one call after the other. *Paced*: one call each half millisecond, with cold caches.
-*CPU* is the whole process's, its background threads included, until the last record of a burst has left it.
+*CPU* is the whole process's, its background threads included, until the last record of a burst has left it; *agent* is
+that of the process that empties the outbox, of which `agent.py` measures the parts.
 
-The tlogs of this table is the shipped intake and outbox, with a thread that cuts, compresses and acknowledges every
-20 ms in the place of the forwarder.
+The tlogs of this table is the shipped intake and outbox, with a process that reads, compresses and acknowledges every
+20 ms in the place of the agent.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -30,16 +30,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-import zstandard
-
 from tlogs.outbox.outbox import Outbox
 from tlogs.worker.intake import Intake
-from tlogs_shared.storage.batch import Header, seal
 
 BURST = 4000
 PACED = 250
 PAUSE_S = 0.0005
-FORWARD_S = 0.02
 
 Way = Callable[[logging.Logger], Iterator[Callable[[], None]]]
 """Attaches itself to the logger, gives what waits until nothing is on its way, and takes itself off."""
@@ -94,38 +90,57 @@ def torchs(log: logging.Logger) -> Iterator[Callable[[], None]]:
 
 
 def tlogs(log: logging.Logger) -> Iterator[Callable[[], None]]:
-    """The intake and the outbox, emptied by a thread."""
-    stop = threading.Event()
-    compressor = zstandard.ZstdCompressor(level=1)
-
-    def forward() -> None:
-        while not stop.wait(FORWARD_S):
-            empty()
-
-    def empty() -> None:
-        while (extent := outbox.cut(True)) is not None:
-            seal(Header(outbox.stream, first=extent.first, count=extent.count), extent.view, compressor)
-            outbox.acknowledge(extent.end)
-
-    def drain() -> None:
-        while outbox.acknowledged < outbox.head:
-            time.sleep(FORWARD_S / 4)
-
+    """The intake and the outbox, emptied by a process."""
     with tempfile.TemporaryDirectory() as directory:
         outbox = Outbox(Path(directory, "outbox"), stream=bytes(16), meta={}, capacity=64 << 20)
         intake = Intake(outbox.append)
-        thread = threading.Thread(target=forward)
-        thread.start()
-        intake.install()
-        try:
-            for _ in _handled(log, logging.NullHandler()):
-                yield drain
-        finally:
-            intake.uninstall()
-            stop.set()
-            thread.join()
-            assert not outbox.dropped, "the bench is faster than the outbox is emptied"
-            outbox.close(delete=True)
+
+        def drain() -> None:
+            while outbox.acknowledged < outbox.head:
+                time.sleep(0.005)
+
+        with Emptier(outbox.path, "compressed") as emptier:
+            intake.install()
+            try:
+                for _ in _handled(log, logging.NullHandler()):
+                    _emptiers.append(emptier)
+                    yield drain
+            finally:
+                _emptiers.clear()
+                intake.uninstall()
+        assert not outbox.dropped, "the bench is faster than the outbox is emptied"
+        outbox.close(delete=True)
+
+
+class Emptier:
+    """The process beside: see `emptier.py`."""
+
+    def __init__(self, path: str, how: str) -> None:
+        command = [sys.executable, str(Path(__file__).with_name("emptier.py")), path, how]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def __enter__(self) -> Emptier:
+        self._answer()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+
+    def so_far(self) -> tuple[int, float]:
+        """The records that it has taken, and the CPU time that this took, in seconds."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> tuple[int, float]:
+        assert self._process.stdout is not None
+        taken, cpu_s = self._process.stdout.readline().split()
+        return int(taken), float(cpu_s)
+
+
+_emptiers: list[Emptier] = []
+"""The one at work."""
 
 
 def _handled(log: logging.Logger, handler: logging.Handler) -> Iterator[Callable[[], None]]:
@@ -177,10 +192,13 @@ def measure(log: logging.Logger, way: Way) -> dict[str, float]:
     with contextmanager(way)(log) as drain:
         calls(log, 200, 0)
         drain()
+        agent = [emptier.so_far()[1] for emptier in _emptiers]
         cpu = time.process_time()
         burst = sorted(calls(log, BURST, 0))
         drain()
         found["cpu"] = (time.process_time() - cpu) / BURST * 1e6
+        agent_s = sum(emptier.so_far()[1] for emptier in _emptiers) - sum(agent)
+        found["agent"] = agent_s / BURST * 1e6
         paced = sorted(calls(log, PACED, PAUSE_S))
         for name, times in (("burst", burst), ("paced", paced)):
             found[name] = times[len(times) // 2] / 1000
@@ -228,13 +246,13 @@ def main() -> None:
     if options.json:
         print(json.dumps(table))
         return
-    print(
-        f"{'µs':16} {'burst p50':>10} {'ratio':>6} {'p99':>7}   {'paced p50':>10} {'ratio':>6} {'p99':>7}   {'CPU':>6}"
-    )
+    titles = f"{'burst p50':>10} {'ratio':>6} {'p99':>7}   {'paced p50':>10} {'ratio':>6} {'p99':>7}"
+    print(f"{'µs':16} {titles}   {'CPU':>6} {'agent':>6}")
     for name, row in table.items():
         print(
             f"{name:16} {row['burst']:10.2f} {row['burst_ratio']:6.2f} {row['burst_p99']:7.1f}   "
-            f"{row['paced']:10.2f} {row['paced_ratio']:6.2f} {row['paced_p99']:7.1f}   {row['cpu']:6.2f}"
+            f"{row['paced']:10.2f} {row['paced_ratio']:6.2f} {row['paced_p99']:7.1f}   "
+            f"{row['cpu']:6.2f} {row['agent']:6.2f}"
         )
     without = min(disabled(log) for _ in range(5))
     with contextmanager(tlogs)(log):

@@ -21,6 +21,7 @@ from tlogs.worker.forwarder import COMPRESSION_LEVEL
 
 from mix import START_NS, job
 from tlogs.outbox.outbox import Outbox
+from tlogs.outbox.reader import Reader, open_outbox
 from tlogs.outbox.ring import Extent
 from tlogs.reading.cursor import Cursor
 from tlogs.reading.local_run import LocalRun
@@ -45,20 +46,22 @@ class Clock:
         return self.ns
 
 
-def extents(outbox: Outbox, clock: Clock, rank: int, records: int, pace: int | None) -> Iterator[Extent]:
+def extents(
+    outbox: Outbox, reader: Reader, clock: Clock, rank: int, records: int, pace: int | None
+) -> Iterator[Extent]:
     """Log, and cut as the forwarder does."""
     cut_ns = clock.ns
     for record in job(rank, records):
         if pace is not None and clock.ns - cut_ns >= AGE_NS:
             cut_ns = clock.ns
-            while (extent := outbox.cut(True)) is not None:
+            while (extent := reader.cut(True)) is not None:
                 yield extent
         if not outbox.append(*record[1:]):
             raise RuntimeError("the outbox has no room")
         clock.ns += 10_000 if pace is None else 1_000_000_000 // pace
-        while (extent := outbox.cut(False)) is not None:
+        while (extent := reader.cut(False)) is not None:
             yield extent
-    while (extent := outbox.cut(True)) is not None:
+    while (extent := reader.cut(True)) is not None:
         yield extent
 
 
@@ -73,7 +76,9 @@ def store(directory: Path, records: int, pace: int | None) -> tuple[int, int]:
         origin = Origin("node1", 1000 + rank, rank=rank, local_rank=rank, world_size=RANKS, key="master:node1:29500")
         runs.put_stream(name, stream, StreamInfo(origin))
         outbox = Outbox(directory / "outbox", stream=stream, meta={}, capacity=CAPACITY, clock=clock)
-        for extent in extents(outbox, clock, rank, records, pace):
+        reader = open_outbox(outbox.path, settle_s=0)
+        assert reader.take()
+        for extent in extents(outbox, reader, clock, rank, records, pace):
             header = Header(
                 stream=stream,
                 level=extent.level,
@@ -86,7 +91,8 @@ def store(directory: Path, records: int, pace: int | None) -> tuple[int, int]:
             header, payload = seal(header, extent.view, compressor)
             runs.append(name, header, payload)
             plain += header.raw_size
-            outbox.acknowledge(extent.end)
+            reader.acknowledge(extent.end)
+        reader.close()
         outbox.close(delete=True)
     runs.close()
     return sum(file.stat().st_size for file in (directory / name).glob("segment-*.tlf")), plain

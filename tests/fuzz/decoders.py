@@ -147,7 +147,7 @@ DECODERS: Final[dict[str, Decoder]] = {
     "compressed records": Decoder(_compressed_records, MessageError, [zstandard.compress(RAW)]),
     "record": Decoder(record.unpack, MessageError, RECORDS),
     "outbox header": Decoder(
-        lambda data: ring.FileHeader.unpack(data.ljust(ring.START_BYTES, b"\0")),
+        lambda data: ring.FileHeader.unpack(data.ljust(ring.HEADER_BYTES, b"\0")),
         MessageError,
         [ring.FileHeader(STREAM, 1 << 20, 1 << 16, 3, ORIGIN.as_map(), {10: 2}).pack()[:1024]],
     ),

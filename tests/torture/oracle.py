@@ -89,7 +89,7 @@ class Finding:
 
 def read_outbox(data: bytes) -> tuple[bytes, int, dict[int, int]] | None:
     """Stream, watermark and drops by level, from the first page of an outbox; None where it is not one yet."""
-    if len(data) < _DROPS_OFFSET + _DROPS_BYTES or not data.startswith(b"TLOUTBX1"):
+    if len(data) < _DROPS_OFFSET + _DROPS_BYTES or not data.startswith(b"TLOUTBX2"):
         return None
     _, _, stream, _, _, acknowledged, _ = _OUTBOX.unpack_from(data)
     drops = struct.iter_unpack("=qQ", data[_DROPS_OFFSET : _DROPS_OFFSET + _DROPS_BYTES])

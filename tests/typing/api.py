@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from datetime import datetime, timezone
 
 import tlogs
 
@@ -28,8 +30,14 @@ def as_an_operator() -> tlogs.RankSet:
             result = job.set_logs(c10d=logging.DEBUG, ranks="0-7", hosts=None, ttl=600, replace=False, force=False)
             for rank, why in result.ignored.items():
                 print(rank + 1, why.upper())
-            print(result.applied, result.failed, result.silent, result.until, job.levels(), job.ranks())
-            job.reset()
+            print(result.applied, result.failed, result.silent, result.until, repr(job))
+            states: dict[int, str] = {row["rank"]: row["state"] for row in job.ranks()}
+            levels = job.levels()
+            ends: list[int | None] = [lease["ends_ns"] for lease in levels["leases"]]
+            components = levels["ranks"]["0"].get("components", {})
+            print(states, ends, components["c10d"]["effective"].lower())
+            ended: Sequence[int] = job.reset().ended
+            print(ended)
             for record in job.tail(ranks="0", level="INFO", follow=False):
                 print(record.rank, record.message, record.asdict()["time"])
             return result.applied
@@ -43,7 +51,7 @@ def as_an_operator() -> tlogs.RankSet:
 
 def afterwards() -> int:
     found = 0
-    for record in tlogs.read("latest", level="WARNING"):
+    for record in tlogs.read("latest", level="WARNING", ranks=0, since=datetime(2026, 1, 31, tzinfo=timezone.utc)):
         found += record.rank == 3
     newest: list[tlogs.RunSummary] = tlogs.runs()
     for run in newest:

@@ -1,4 +1,4 @@
-"""What the names that were changed have said since: the part of the answer that an operator waits for."""
+"""The records that the changed names have logged since: the part of the answer that an operator waits for."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _EVERYTHING: Final = 2**62
 
 _HINTS: Final = {
     "c10d": (
-        "c10d speaks when process groups are made, not at each collective; for its C++ and NCCL lines start the job "
+        "c10d logs when process groups are made, not at each collective; for its C++ and NCCL lines start the job "
         "with TORCH_CPP_LOG_LEVEL=INFO and NCCL_DEBUG=INFO; who is stuck: tlogs ranks"
     ),
-    "ddp": "ddp speaks while the model is wrapped and when its graph is rebuilt, not at each step",
-    "recompiles": "recompiles speaks when a compiled function meets a new shape or value",
-    "graph_breaks": "graph_breaks speaks while a function is compiled, not when it runs again",
+    "ddp": "ddp logs while the model is wrapped and when its graph is rebuilt, not at each step",
+    "recompiles": "recompiles logs when a compiled function meets a new shape or value",
+    "graph_breaks": "graph_breaks logs while a function is compiled, not when it runs again",
 }
-"""Names that are known to speak seldom, or elsewhere."""
+"""Names that log rarely, or elsewhere."""
 
 
 def aftermath(job: Job, settings: Mapping[str, int | bool], since_ns: int, seconds: float) -> str:
@@ -47,7 +47,7 @@ def aftermath(job: Job, settings: Mapping[str, int | bool], since_ns: int, secon
 
 
 def hints(settings: Mapping[str, int | bool]) -> list[str]:
-    """What to expect of names that speak seldom, or elsewhere."""
+    """What to expect of names that log rarely, or elsewhere."""
     return [_HINTS[name] for name, value in settings.items() if name in _HINTS and value is not False]
 
 

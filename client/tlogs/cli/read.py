@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -36,6 +37,7 @@ __all__ = ["cat", "tail"]
 
 _ALL: Final = sys.maxsize
 _COLLECT_AFTER: Final = 100_000
+_NUMBER: Final = re.compile(r"-\d+", re.ASCII)
 _PAUSE_S: Final = 0.2
 """A person does not notice that a run began so much earlier."""
 
@@ -132,18 +134,33 @@ def _count(ctx: click.Context, param: click.Parameter, value: str) -> int:
     return int(value)
 
 
-@click.command()
+class CountedCommand(click.Command):
+    """A command in which `-20` means `-n 20`, as it does for the system's tail and head."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does, with `-20` spelled out, unless it is the value of an option."""
+        options = [parameter for parameter in self.params if isinstance(parameter, click.Option)]
+        with_value = {spelling for option in options if not option.is_flag for spelling in option.opts}
+        spelled: list[str] = []
+        for arg in args:
+            is_value = bool(spelled) and spelled[-1] in with_value
+            spelled += ["-n", arg[1:]] if _NUMBER.fullmatch(arg) and not is_value else [arg]
+        return super().parse_args(ctx, spelled)
+
+
+@click.command(cls=CountedCommand)
 @reading_options
-@click.option("-n", "count", type=click.IntRange(min=1), metavar="N", help="Only the first N records.")
+@click.option("-n", "count", type=click.IntRange(min=1), metavar="N", help="Only the first N records; -20 is -n 20.")
 @exit_code_option
 def cat(count: int | None, exit_code: bool, run: str | None, run_option: str | None, **options: Any) -> int:
-    """Print all records of RUN in their order, live or stored.
+    """Print all records of RUN in order, live or stored.
 
-    RUN is a name, the beginning of one, a path, latest (the default) or latest~1.
+    RUN is a name or the beginning of one, a path, latest (the default), or latest~1 for the one before.
 
     \b
-    tlogs cat --level WARNING --ranks 0-3
-    tlogs cat latest~1 --grep 'loss nan' --json | jq .rank
+    Examples:
+      tlogs cat --level WARNING --ranks 0-3
+      tlogs cat latest~1 --grep 'loss nan' --json | jq .rank
     """
     printer = Printer.of(**options)
     with few_collections(), _libraries(options) as libraries:
@@ -155,21 +172,24 @@ def cat(count: int | None, exit_code: bool, run: str | None, run_option: str | N
     return int(exit_code and printer.printed > 0)
 
 
-@click.command()
+@click.command(cls=CountedCommand)
 @reading_options
-@click.option("-n", "count", default="10", metavar="N", callback=_count, help="The last N records first, or all.  [10]")
-@click.option("--follow/--no-follow", default=True, help="Go on with what comes while the run is live.")
-@click.option("--pid", type=int, metavar="PID", help="With --run '*': end when this process does.")
+@click.option(
+    "-n", "count", default="10", metavar="N", callback=_count, help="Begin with the last N records, or all.  [10]"
+)
+@click.option("-f", "--follow/--no-follow", default=True, help="Follow the run while it is live.  [--follow]")
+@click.option("--pid", type=int, metavar="PID", help="With --run '*': end when this process ends.")
 @exit_code_option
 def tail(count: int, follow: bool, exit_code: bool, run: str | None, run_option: str | None, **options: Any) -> int:
-    """Print the last records of RUN, then what comes while it is live.
+    """Print the last records of RUN, then new ones while it is live.
 
-    RUN is a name, the beginning of one, a path, latest (the default) or latest~1; --run '*' are all runs of the
-    collector, also those that are still to begin.
+    RUN is a name or the beginning of one, a path, latest (the default), or latest~1 for the one before. Without RUN and
+    without a run, tail waits for the first. --run '*' follows every run of the collector.
 
     \b
-    tlogs tail --component c10d --fold
-    tlogs tail -n 100 --no-follow --ranks 3
+    Examples:
+      tlogs tail --component c10d --fold
+      tlogs tail -100 --no-follow --ranks 3
     """
     printer = Printer.of(**options)
     name = one_run(run, run_option)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import click
 
-from tlogs.cli.options import directory_option, json_option
-from tlogs.cli.table import duration, size, table
-from tlogs.reading.library import LocalLibrary, directory_of_runs
+from tlogs.cli import candidates
+from tlogs.cli.options import collector_options, directory_option, json_option
+from tlogs.cli.table import duration, show_table, size
+from tlogs.reading.library import Libraries
 from tlogs.reading.run import Run
 from tlogs.reading.runs import RunSummary, summarize
 
@@ -21,23 +23,38 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 @click.command()
+@click.option("--run", metavar="RUN", shell_complete=candidates.runs, help="Only this run.")
 @directory_option
-@click.option("--verify", is_flag=True, help="Count again from the segments, checksums and all; 1 if one is not sound.")
+@click.option("--verify", is_flag=True, help="Recount from the segments, check every checksum; status 1 on a fault.")
+@collector_options
 @json_option
-def runs(directory: Path | None, verify: bool, as_json: bool) -> int:
-    """List what is stored, live runs first, then the newest first.
+def runs(
+    run: str | None,
+    directory: Path | None,
+    verify: bool,
+    collector: str | None,
+    secret_file: Path | None,
+    as_json: bool,
+) -> int:
+    """List the runs, live ones first, then the newest first.
 
-    A name of the list, or the beginning of one, is what the other commands take as RUN.
+    Other commands accept a name of this list, or its beginning, as RUN.
 
     \b
-    tlogs runs
-    tlogs runs --verify --dir /shared/tlogs-runs
+    Examples:
+      tlogs runs
+      tlogs runs --verify --dir /shared/tlogs-runs
     """
-    where = directory or directory_of_runs()
-    found = LocalLibrary(where).runs()
-    if not found and not as_json:
-        print(f"tlogs: no runs in {where}", file=sys.stderr)
-        return 0
+    with Libraries(directory, collector, secret_file) as libraries:
+        library = libraries.meant()
+        found = [library.open(run)] if run is not None else library.runs()
+        if not found and not as_json:
+            print(f"tlogs: no runs {library.where}", file=sys.stderr)
+            return 0
+        return _show(found, verify=verify, as_json=as_json)
+
+
+def _show(found: Sequence[Run], *, verify: bool, as_json: bool) -> int:
     summaries = [summarize(run) for run in found]
     faults = [_faults(run) if verify else [] for run in found]
     if as_json:
@@ -45,17 +62,17 @@ def runs(directory: Path | None, verify: bool, as_json: bool) -> int:
             {**one.asdict(), **({"verified": not notes, "faults": notes} if verify else {})}
             for one, notes in zip(summaries, faults, strict=True)
         ]
-        print(json.dumps(rows, indent=2))
+        click.echo(json.dumps(rows, indent=2))
     else:
         head = ["RUN", "START", "DURATION", "RANKS", "RECORDS", "DROPPED", "LOST", "SIZE"]
         cells = [_cells(one) for one in summaries]
         if verify:
             head.append("VERIFIED")
             cells = [[*row, "no" if notes else "yes"] for row, notes in zip(cells, faults, strict=True)]
-        print(table(head, cells, right="DURATION RANKS RECORDS DROPPED LOST SIZE"), end="")
+        show_table(head, cells, right="DURATION RANKS RECORDS DROPPED LOST SIZE")
         for one, notes in zip(summaries, faults, strict=True):
             for note in notes:
-                print(f"{one.name}: {note}")
+                click.echo(f"{one.name}: {note}")
     return int(any(faults))
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timezone
 from pathlib import Path
 from typing import Any, cast
 
 import click
 
-from tlogs.cli.options import filter_options, one_run, run_argument
+from tlogs.cli.options import collector_options, filter_options, json_option, one_run, run_argument
 from tlogs.reading.cursor import Cursor, filter_for
 from tlogs.reading.entry import NO_RANK, Entry
 from tlogs.reading.filters import FilterOptions
-from tlogs.reading.library import LocalLibrary, directory_of_runs
+from tlogs.reading.library import Libraries
+from tlogs.reading.run import Run
 from tlogs.reading.text import TextRenderer
 from tlogs_shared.errors import ConfigError, StoreError
 
@@ -25,23 +27,44 @@ NO_RANK_FILE = "no_rank.log"
 @click.command()
 @run_argument
 @filter_options
-@click.option("--utc", is_flag=True, help="Times in UTC, not in the local zone.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Where the files go.")
+@click.option("--utc", is_flag=True, help="Print times in UTC.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Where to write the files.")
+@collector_options
+@json_option
 def split(
-    run: str | None, run_option: str | None, directory: Path | None, utc: bool, out: Path, **filters: Any
+    run: str | None,
+    run_option: str | None,
+    directory: Path | None,
+    utc: bool,
+    out: Path,
+    collector: str | None,
+    secret_file: Path | None,
+    as_json: bool,
+    **filters: Any,
 ) -> None:
-    """Write one text file for each rank of RUN, rank_0000.log, and all in one, merged.log.
+    """Write one text file per rank of RUN, rank_0000.log and so on, and one with all of them, merged.log.
 
-    Helper processes of a rank are in its file; a process without a rank is in no_rank.log.
+    Helper processes of a rank go to its file, processes without a rank to no_rank.log. Existing files are never
+    overwritten.
 
     \b
-    tlogs split --out logs
-    tlogs split latest~1 --out logs --level WARNING
+    Examples:
+      tlogs split --out logs
+      tlogs split latest~1 --out logs --level WARNING
     """
-    found = LocalLibrary(directory or directory_of_runs()).open(one_run(run, run_option) or "latest")
-    cursor = Cursor(found, filter_for(found, cast(FilterOptions, filters)))
-    renderer = TextRenderer(timezone.utc if utc else None)
-    files = _Files(out)
+    with Libraries(directory, collector, secret_file) as libraries:
+        _, found = libraries.find(one_run(run, run_option))
+        files = _Files(out)
+        records = _write(found, files, cast(FilterOptions, filters), TextRenderer(timezone.utc if utc else None))
+    if as_json:
+        click.echo(json.dumps({"run": found.name, "records": records, "files": files.names, "directory": str(out)}))
+    else:
+        click.echo(f"{records:,} records of {found.name} in {len(files.names)} files in {out}")
+
+
+def _write(run: Run, files: _Files, filters: FilterOptions, renderer: TextRenderer) -> int:
+    """Write the run's records, and count them."""
+    cursor = Cursor(run, filter_for(run, filters))
     files.write(MERGED, "")
     records = 0
     for entries in cursor.whole():
@@ -52,7 +75,7 @@ def split(
             by_file.setdefault(_file_of(entry), []).append(entry)
         for name, of_file in by_file.items():
             files.write(name, renderer.entries(of_file))
-    print(f"{records:,} records of {found.name} in {len(files)} files in {out}")
+    return records
 
 
 def _file_of(entry: Entry) -> str:
@@ -77,10 +100,12 @@ class _Files:
         except OSError as error:
             raise StoreError(error.errno, error.strerror, str(directory)) from error
         if there:
-            raise ConfigError(f"--out {directory}: {sorted(there)[0]} is there already; give a new directory")
+            raise ConfigError(f"--out {directory}: {sorted(there)[0]} exists already; give a new directory")
 
-    def __len__(self) -> int:
-        return len(self._begun)
+    @property
+    def names(self) -> list[str]:
+        """The files that were written."""
+        return sorted(self._begun)
 
     def write(self, name: str, text: str) -> None:
         try:

@@ -3,7 +3,7 @@
 A *component* is an alias for one or more loggers and has a level. An *artifact* is a kind of record, on or off; its
 loggers are named `<module>.__<artifact>` and come into being when a module asks for them. `Registry` holds torch's
 model of both, as `torch._logging._internal.LogRegistry` does, so that a copy of the live one and the recorded one
-(`recorded`, what torch 2.13.0 registers) are the same thing to everything above.
+(`recorded`, see `torch_names`) are the same thing to everything above.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
-from tlogs.levels.torch_names import ARTIFACT_MODULES, ARTIFACTS, COMPONENTS, KEYWORDS
+from tlogs.levels.torch_names import ARTIFACT_MODULES, ARTIFACTS, COMPONENTS
 
 __all__ = ["ALL", "Artifact", "Registry", "component_of", "recorded"]
 
@@ -127,7 +127,7 @@ def _recorded() -> Registry:
 
 
 def recorded() -> Registry:
-    """A registry of its own, as `import torch` (2.13.0) leaves it."""
+    """A new registry, as `import torch` leaves it in the version that was recorded."""
     return _recorded().copy()
 
 
@@ -144,8 +144,3 @@ def component_of(logger_name: str) -> tuple[str | None, str | None]:
     (('dynamo', 'guards'), (None, None))
     """
     return _recorded().label(logger_name)
-
-
-def keyword_is_artifact(name: str) -> bool:
-    """Whether a keyword of set_logs() is an artifact's; the others are components'."""
-    return KEYWORDS[name]

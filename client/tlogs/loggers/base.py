@@ -79,7 +79,7 @@ class Base:
             if isinstance(bridge, Bridge):
                 bridge.unhook()
         if isinstance(self._kept, Alone):
-            self._kept.close(restore=True)
+            self._kept.close()
         elif self._quiet:
             self._kept.silence_stderr(self.registry().loggers(), quiet=False)
         if self._quiet and logging.lastResort is _SILENT:
@@ -215,7 +215,7 @@ class Base:
         old, self._kept, self._coming = self._kept, bridge, None
         if isinstance(old, Alone):
             bridge.admit(old.additions())
-            old.close(restore=False)
+            old.hand_over(bridge.registry().loggers())
         self._hook_into(bridge)
         self._changed()
 

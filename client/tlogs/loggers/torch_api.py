@@ -130,18 +130,20 @@ def set_logs(
     cudagraph_static_inputs: bool = False,
     benchmarking: bool = False,
     autotuning: bool = False,
+    autotuning_inputs: bool = False,
     incremental: bool = False,
     graph_region_expansion: bool = False,
     inductor_metrics: bool = False,
     hierarchical_compile: bool = False,
     compute_dependencies: bool = False,
     caching: bool = False,
+    partitioned_scatter: bool = False,
 ) -> None:
-    """Set the levels of components and turn artifacts on, in this process, instead of all that was set before.
+    """Set the levels of components and turn artifacts on, in this process; this replaces all earlier settings.
 
-    The signature, order and meaning are those of torch._logging.set_logs (2.8, and what 2.13 added): a component
-    takes a level, an artifact True; *modules* takes any name, also of a module that nobody registered. What is not
-    named returns to its default. Where TORCH_LOGS is set nothing happens, with torch's warning.
+    The signature, order and meaning are those of torch._logging.set_logs in 2.14, which has all that 2.8 and 2.13
+    have: a component takes a level, an artifact True; *modules* takes any name, also of a module that nobody
+    registered. What is not named returns to its default. If TORCH_LOGS is set, the call only logs torch's warning.
 
     Unlike torch's, a call that fails changes nothing, and no record is lost while the settings change.
 
@@ -151,62 +153,7 @@ def set_logs(
         ImportError: a module whose parent cannot be imported.
         OSError: the file of TORCH_LOGS_OUT cannot be opened.
     """
-    LEVELS.set_logs(
-        all=all,
-        dynamo=dynamo,
-        aot=aot,
-        autograd=autograd,
-        dynamic=dynamic,
-        inductor=inductor,
-        distributed=distributed,
-        c10d=c10d,
-        ddp=ddp,
-        fsdp=fsdp,
-        dtensor=dtensor,
-        onnx=onnx,
-        bytecode=bytecode,
-        aot_graphs=aot_graphs,
-        aot_joint_graph=aot_joint_graph,
-        ddp_graphs=ddp_graphs,
-        graph=graph,
-        graph_code=graph_code,
-        graph_code_verbose=graph_code_verbose,
-        graph_breaks=graph_breaks,
-        side_effects=side_effects,
-        graph_sizes=graph_sizes,
-        guards=guards,
-        recompiles=recompiles,
-        recompiles_verbose=recompiles_verbose,
-        trace_source=trace_source,
-        trace_call=trace_call,
-        trace_bytecode=trace_bytecode,
-        output_code=output_code,
-        kernel_code=kernel_code,
-        schedule=schedule,
-        perf_hints=perf_hints,
-        pre_grad_graphs=pre_grad_graphs,
-        post_grad_graphs=post_grad_graphs,
-        ir_pre_fusion=ir_pre_fusion,
-        ir_post_fusion=ir_post_fusion,
-        onnx_diagnostics=onnx_diagnostics,
-        fusion=fusion,
-        overlap=overlap,
-        export=export,
-        modules=modules,
-        cudagraphs=cudagraphs,
-        sym_node=sym_node,
-        compiled_autograd=compiled_autograd,
-        compiled_autograd_verbose=compiled_autograd_verbose,
-        cudagraph_static_inputs=cudagraph_static_inputs,
-        benchmarking=benchmarking,
-        autotuning=autotuning,
-        incremental=incremental,
-        graph_region_expansion=graph_region_expansion,
-        inductor_metrics=inductor_metrics,
-        hierarchical_compile=hierarchical_compile,
-        compute_dependencies=compute_dependencies,
-        caching=caching,
-    )
+    LEVELS.set_logs(**locals())
 
 
 def getArtifactLogger(module_qname: str, artifact_name: str) -> logging.Logger:

@@ -44,6 +44,10 @@ _NEEDED: Final = (
 )
 
 
+_CONSOLE: Final = "_StderrHandler"
+"""torch's class for the standard error since 2.14, a `logging.Handler` that follows `sys.stderr`; before it was a
+StreamHandler. Of torch's own handlers on a registered logger, the one that writes no file is this one."""
+
 _NEEDED_OF_REGISTRY: Final = (
     "artifact_descriptions",
     "artifact_log_formatters",
@@ -276,11 +280,12 @@ class Bridge:
             logger = logging.getLogger(name)
             ours = [handler for handler in logger.handlers if self._module._is_torch_handler(handler)]
             files = [handler for handler in ours if isinstance(handler, logging.FileHandler)]
-            streams = [handler for handler in ours if type(handler) is logging.StreamHandler]
-            for stream in streams:
-                stream.setStream(sys.stderr)
-            if not streams:
-                self._module._setup_handlers(logging.StreamHandler, logger)
+            consoles = [handler for handler in ours if handler not in files]
+            for console in consoles:
+                if isinstance(console, logging.StreamHandler):
+                    console.setStream(sys.stderr)
+            if not consoles:
+                self._module._setup_handlers(getattr(self._module, _CONSOLE, logging.StreamHandler), logger)
             if out is not None and all(file.baseFilename != path for file in files):
                 self._module._setup_handlers(functools.partial(logging.FileHandler, out), logger)
             for file in files:
@@ -289,10 +294,10 @@ class Bridge:
                     file.close()
 
     def silence_stderr(self, loggers: Iterable[str], *, quiet: bool) -> None:
-        """Silence torch's standard error handlers, or let them speak again; its files and the user's go on."""
+        """Silence torch's standard error handlers, or restore them; its files and the user's handlers stay on."""
         for name in loggers:
             for handler in logging.getLogger(name).handlers:
-                if type(handler) is logging.StreamHandler and self._module._is_torch_handler(handler):
+                if self._module._is_torch_handler(handler) and not isinstance(handler, logging.FileHandler):
                     handler.setLevel(OFF if quiet else logging.DEBUG)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import TextIO
 
@@ -137,13 +137,23 @@ class Alone:
             del found.artifacts[name]
         return found
 
-    def close(self, *, restore: bool) -> None:
-        """Take the handlers off; with *restore* loggers get back the level and `propagate` that were found there."""
+    def close(self) -> None:
+        """Remove the handlers; each logger gets back the level and `propagate` that it had before."""
+        self._remove_handlers()
+        put(self._found)
+        self._found.clear()
+
+    def hand_over(self, loggers: Collection[str]) -> None:
+        """Remove the handlers, because torch has set up *loggers*; the others that we know pass records on again."""
+        self._remove_handlers()
+        # The recorded registry may have names that this torch is too old to know.
+        left = {name: found for name, found in self._found.items() if name not in loggers}
+        put({name: Target(current(name).level, found.propagate) for name, found in left.items()})
+        self._found.clear()
+
+    def _remove_handlers(self) -> None:
         for name in self._found:
             for handler in self.handlers:
                 logging.getLogger(name).removeHandler(handler)
         if self._file is not None:
             self._file.close()
-        if restore:
-            put(self._found)
-        self._found.clear()

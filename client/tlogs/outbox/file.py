@@ -5,9 +5,7 @@ Theory of operation
 The whole file is mapped once, sparse; the disk space of a piece is reserved before it is written to, because a store
 into a page for which the disk has no room kills the process with SIGBUS.
 
-A POSIX record lock tells the living from the dead. It belongs to the process: a forked child does not have it, and
-closing *any* descriptor of the file in the process gives it up. So a file is never opened twice in one process;
-`is_held` is what others ask before they open one.
+Its process and a lock on one byte tell the living from the dead, see `tlogs.outbox.life` and `tlogs.outbox.lock`.
 
 In a forked child the mapping stays and is closed like any other. (With MADV_DONTFORK it would be missing there, and
 the child's unmapping of it would hit whatever has been mapped to those addresses since.)
@@ -16,23 +14,24 @@ the child's unmapping of it would hit whatever has been mapped to those addresse
 from __future__ import annotations
 
 import errno
-import fcntl
 import mmap
 import os
 import resource
 import stat
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from tlogs.outbox import ring
 from tlogs.outbox.descriptors import Descriptor, standard_streams_kept
+from tlogs.outbox.lock import WRITER, try_lock
 from tlogs_shared.errors import ConfigError, StoreError
 from tlogs_shared.host import outbox_path
 from tlogs_shared.quantity import parse_size
 
-__all__ = ["CRASH_LOGGER", "SIDE_SUFFIX", "OutboxFile", "held", "is_held", "outbox_capacity", "outbox_directory"]
+__all__ = ["CRASH_LOGGER", "SIDE_SUFFIX", "OutboxFile", "outbox_capacity", "outbox_directory"]
 
 SIDE_SUFFIX: Final = ".fault"
 """What faulthandler's file is called behind the outbox's own name."""
@@ -47,14 +46,6 @@ FORK_SHARE: Final = 16
 FREE_SHARE: Final = 100
 """An outbox takes at most one part in so many of what is free: the training's own files matter more."""
 
-held: Final[set[tuple[int, int]]] = set()
-"""Device and inode of each outbox that this process has open, its own and those that it recovers."""
-
-
-def is_held(found: os.stat_result) -> bool:
-    """Whether this process itself has the file open as an outbox: it must not be opened again then."""
-    return (found.st_dev, found.st_ino) in held
-
 
 def outbox_capacity(environ: Mapping[str, str], *, fork: bool = False) -> int:
     """The largest size of this process's outbox in bytes, from TLOGS_OUTBOX_BYTES.
@@ -63,15 +54,15 @@ def outbox_capacity(environ: Mapping[str, str], *, fork: bool = False) -> int:
     (16777216, 4194304)
 
     Raises:
-        ConfigError: not a size, or too small for an outbox.
+        ConfigError: no size, or too small for an outbox.
     """
     text = environ.get("TLOGS_OUTBOX_BYTES", "")
     capacity = DEFAULT_CAPACITY_BYTES
     if text:
         capacity = parse_size(text, source="TLOGS_OUTBOX_BYTES")
-        if capacity < ring.MIN_CAPACITY_BYTES:
-            raise ConfigError(f"TLOGS_OUTBOX_BYTES={text!r}: expected at least {ring.MIN_CAPACITY_BYTES} bytes")
-    return max(capacity // FORK_SHARE, ring.MIN_CAPACITY_BYTES) if fork else capacity
+        if capacity < ring.MIN_CAPACITY:
+            raise ConfigError(f"TLOGS_OUTBOX_BYTES={text!r}: expected at least {ring.MIN_CAPACITY} bytes")
+    return max(capacity // FORK_SHARE, ring.MIN_CAPACITY) if fork else capacity
 
 
 def outbox_directory(environ: Mapping[str, str]) -> Path:
@@ -104,9 +95,10 @@ def outbox_directory(environ: Mapping[str, str]) -> Path:
 
 
 class OutboxFile:
-    """An outbox file that this process has made, holds locked, and has mapped.
+    """An outbox file that this process has made and has mapped.
 
-    `view` is the whole file, `words` the same as numbers of eight bytes; only reserved pieces may be touched.
+    `map` is the whole file, `view` and `words` the same as bytes and as numbers of eight bytes; only reserved pieces
+    may be touched.
     """
 
     def __init__(self, path: str | os.PathLike[str], header: ring.FileHeader) -> None:
@@ -118,6 +110,7 @@ class OutboxFile:
         """
         self.path = os.fspath(path)
         self.pieces = 0
+        self.generations: list[int] = []
         # Under another name until it is locked and whole, so that nobody takes it for a dead process's.
         new = f"{self.path}.new"
         self._descriptor: Descriptor | None = None
@@ -137,7 +130,6 @@ class OutboxFile:
             raise ConfigError(f"cannot make an outbox: {error}") from None
         assert self._descriptor is not None
         self._key: tuple[int, int] = self._descriptor.file
-        held.add(self._key)
 
     def _make(self, path: str, header: ring.FileHeader) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -148,43 +140,77 @@ class OutboxFile:
             os.unlink(path)
             raise
         fd = self._descriptor.number
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self.capacity = min(header.capacity, max(_affordable(fd), ring.MIN_CAPACITY_BYTES))
+        try_lock(fd, WRITER)
+        self.capacity = min(header.capacity, ring.MAX_CAPACITY, max(_affordable(fd), ring.MIN_CAPACITY))
         self.piece = ring.piece_bytes(self.capacity)
-        self.size = ring.START_BYTES + self.capacity // self.piece * self.piece
+        self.start = ring.start_bytes(self.capacity, self.piece)
+        self.size = self.start + self.capacity // self.piece * self.piece
         os.ftruncate(fd, self.size)
-        _reserve(fd, 0, ring.START_BYTES + self.piece)
-        self._map = _mapped(fd, self.size)
-        self.view = memoryview(self._map)
+        _reserve(fd, 0, self.start + self.piece)
+        self.map = _mapped(fd, self.size)
+        self.view = memoryview(self.map)
         self.words = self.view.cast("Q")
-        made = ring.FileHeader(header.stream, self.capacity, self.piece, meta=header.meta)
-        self.view[: ring.START_BYTES] = made.pack()
-        self.pieces = 1
+        self.view[: ring.HEADER_BYTES] = replace(header, capacity=self.capacity, piece=self.piece).pack()
+        self._add_piece()
+
+    def _add_piece(self) -> int:
+        self.pieces += 1
+        if len(self.generations) < self.pieces:
+            self.generations.append(0)
+        return self.pieces - 1
+
+    @property
+    def fd(self) -> int:
+        """The descriptor, opened again if the program has closed it.
+
+        Raises:
+            OSError: it is closed, and the file has no name any more.
+        """
+        if self._descriptor is None or not self._descriptor.is_ours:
+            with standard_streams_kept():
+                found = Descriptor(os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW))
+            if found.file != self._key:
+                found.close()
+                raise FileNotFoundError(errno.ENOENT, "another file has its name", self.path)
+            try_lock(found.number, WRITER)
+            self._descriptor = found
+        return self._descriptor.number
+
+    @property
+    def is_unlinked(self) -> bool:
+        """True once somebody has removed the file's name: what it holds is lost with the last process that has it."""
+        try:
+            return os.fstat(self.fd).st_nlink == 0
+        except OSError:
+            return True
 
     def base(self, index: int) -> int:
         """Where the piece with this index begins."""
-        return ring.START_BYTES + index * self.piece
+        return self.start + index * self.piece
 
     def grow(self) -> int | None:
         """Reserve one piece more and return its index; None where the capacity or the share of the disk is used up."""
         after = (self.pieces + 1) * self.piece
-        if after > self.size - ring.START_BYTES:
+        if after > self.size - self.start:
             return None
-        if self._descriptor is None or not self._descriptor.is_ours:
-            return None  # the program has closed it
         try:
-            fd = self._descriptor.number
+            fd = self.fd
             if after > _affordable(fd) + self.pieces * self.piece // FREE_SHARE:
                 return None
             _reserve(fd, self.base(self.pieces), self.piece)
         except OSError:
             return None
-        self.pieces += 1
-        return self.pieces - 1
+        return self._add_piece()
 
-    def store_acknowledged(self, watermark: int) -> None:
-        """Publish the watermark."""
-        self.words[ring.ACKNOWLEDGED_INDEX] = watermark
+    def shrink(self) -> None:
+        """Give back the disk space of every piece but the first, none of which is in use."""
+        size = (self.pieces - 1) * self.piece
+        if size:
+            try:
+                self.map.madvise(mmap.MADV_REMOVE, self.base(1), size)  # punches a hole into the file
+            except (OSError, AttributeError):  # a file system, or a kernel, without holes
+                return
+            self.pieces = 1
 
     def store_meta(self, meta: Mapping[str, Any]) -> None:
         """Publish new metadata.
@@ -193,11 +219,11 @@ class OutboxFile:
             ConfigError: it is too large.
         """
         try:
-            where, slot, packed = ring.pack_meta(meta, self.words[ring.META_INDEX])
+            where, slot, packed = ring.pack_meta(meta, self.words[ring.META])
         except ValueError as error:
             raise ConfigError(f"an outbox with {error}") from None
         self.view[where : where + len(packed)] = packed
-        self.words[ring.META_INDEX] = slot
+        self.words[ring.META] = slot
 
     def store_dropped(self, dropped: Mapping[int, int]) -> None:
         """Publish how many records of each level were dropped; levels beyond the table's size are left out."""
@@ -207,29 +233,40 @@ class OutboxFile:
             self.words[where + 1] = count
 
     def close(self, *, delete: bool) -> None:
-        """Give up the mapping and the lock; with *delete* the file goes first, while nobody else can have it."""
+        """Say that nothing follows, and let go; with *delete* the file goes first."""
         if delete:
             try:
                 os.unlink(self.path)
             except OSError:
                 pass  # gone already, or the directory has become read-only: whoever recovers it finds nothing new in it
+        self.words[ring.ENDED] = 1
         self.forget()
 
     def forget(self) -> None:
         """Close the descriptors and the mapping. In a forked child this takes nothing from the parent."""
-        held.discard(self._key)
-        try:
-            self.words.release()
-            self.view.release()
-            self._map.close()
-        except BufferError:
-            pass  # somebody still reads an extent: the mapping goes with the last of them
+        self.words.release()
+        self.view.release()
+        if sys.version_info >= (3, 13) or _has_size(self.map, self.size):
+            self.map.close()
+        else:
+            _left.append(self.map)
         if self._descriptor is not None:
             self._descriptor.close()
 
 
+_left: Final[list[mmap.mmap]] = []
+"""Mappings whose own descriptor the program has closed: closing them would close what has its number now."""
+
+
+def _has_size(mapped: mmap.mmap, size: int) -> bool:
+    try:
+        return mapped.size() == size
+    except OSError:
+        return False
+
+
 def _mapped(fd: int, size: int) -> mmap.mmap:
-    """Map the file, without a second descriptor where Python can do that: closing one ends the lock."""
+    """Map the file, without a second descriptor where Python can do that: a program may close what it did not open."""
     if sys.version_info >= (3, 13):
         return mmap.mmap(fd, size, trackfd=False)
     return mmap.mmap(fd, size)
@@ -240,7 +277,7 @@ def _affordable(fd: int) -> int:
     found = os.fstatvfs(fd)
     share = found.f_bavail * found.f_frsize // FREE_SHARE
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-    return share if limit == resource.RLIM_INFINITY else min(share, limit - ring.START_BYTES)
+    return share if limit == resource.RLIM_INFINITY else min(share, limit - ring.PAGE_BYTES * 4)
 
 
 if hasattr(os, "posix_fallocate"):

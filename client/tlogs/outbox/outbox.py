@@ -1,4 +1,4 @@
-"""The outbox: where a logging call leaves its record, and where the forwarder takes it from.
+"""The outbox: where a logging call leaves its record.
 
 Theory of operation
 -------------------
@@ -6,9 +6,9 @@ Theory of operation
 record that is below the *limit* needs nothing else; whatever is rare (a batch is full, a piece is full, the outbox is
 full, something was dropped, the outbox is closed) lowers the limit and is dealt with behind it.
 
-The writer marks what travels together: an *extent* is closed when its records reach the size of a batch, or at the
-end of a piece, or by the forwarder when it has waited long enough. Extents stay as they were cut until they are
-acknowledged, so that what is sent again is the same batch.
+Whoever sends the records reads them from the file (`tlogs.outbox.reader`), in this process or in another, and stores
+in it below which number all are safe. The writer looks at that word only where it needs room. It never goes below the
+highest watermark that it has seen: what it has freed is overwritten.
 
 The lock is re-entrant, and a flag says that this thread is inside: a signal handler or a `__del__` that logs while
 its own thread is in here gets in, finds the flag and leaves its record in a list for the outer call. So nothing can
@@ -20,6 +20,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,12 +29,12 @@ from typing import Any, Final
 
 import msgpack
 
+from tlogs.outbox import ring
 from tlogs.outbox.drops import GAP_BYTES, Drops
-from tlogs.outbox.extents import Extents
 from tlogs.outbox.file import OutboxFile
-from tlogs.outbox.ring import END_INDEX, PIECE_HEADER_BYTES, Extent, FileHeader, pack_piece_header
+from tlogs.outbox.life import this_process
+from tlogs.outbox.ring import ALWAYS_BEGUN, BEGUN, COUNT_MASK, COUNT_SHIFT, GENERATION_SHIFT, RECORD, FileHeader
 from tlogs.outbox.truncate import as_text, shorten
-from tlogs_shared.errors import ProtocolError
 from tlogs_shared.storage.batch import TARGET_RAW_BYTES
 from tlogs_shared.storage.record import HEAD_BYTES, MAX_RECORD_BYTES, RECORD_SLACK
 
@@ -50,13 +51,13 @@ _OLDEST_TS: Final = 1 << 32
 
 
 class Outbox:
-    """A process's outbox: one writer side for all its threads, one reader side for the forwarder."""
+    """A process's outbox, for all its threads."""
 
     __slots__ = (
-        "_acknowledged", "_acquire", "_base", "_busy", "_clock", "_closed", "_deferred", "_drops", "_end_word",
-        "_extent_first", "_extent_level", "_extent_start", "_extents", "_file", "_free", "_grow_ts", "_half",
-        "_head", "_limit", "_lock", "_max_packed", "_offset", "_pack", "_release", "_stop", "_ts", "_used",
-        "_view", "_words", "stream",
+        "_acknowledged", "_acquire", "_base", "_busy", "_clock", "_closed", "_deferred", "_drops", "_entries",
+        "_extent_first", "_extent_level", "_extent_start", "_file", "_first", "_free", "_grow_ts", "_half", "_index",
+        "_limit", "_lock", "_map", "_max_packed", "_offset", "_pack", "_release", "_state", "_state_word", "_stop",
+        "_ts", "_used", "_words", "stream",
     )  # fmt: skip
 
     def __init__(
@@ -75,24 +76,26 @@ class Outbox:
             ConfigError: the metadata is too large.
         """
         self.stream = stream
-        self._file = file = OutboxFile(path, FileHeader(stream, capacity, 0, meta=meta))
-        self._view, self._words = file.view, file.words
+        header = FileHeader(stream, capacity, 0, meta=meta, process=this_process(), created_ns=time.time_ns())
+        self._file = file = OutboxFile(path, header)
+        self._map, self._words = file.map, file.words
         self._clock = clock
         self._unlock()
         self._closed = False
         # Strict about Unicode, because that is a third faster; `_append_carefully` takes what it refuses.
         self._pack = msgpack.Packer().pack
         # Any record fits into the first half of an empty piece, with a gap record before it.
-        self._max_packed = min(MAX_RECORD_BYTES + RECORD_SLACK, (file.piece - PIECE_HEADER_BYTES) // 2 - GAP_BYTES)
-        self._head = self._acknowledged = 0
+        self._max_packed = min(MAX_RECORD_BYTES + RECORD_SLACK, file.piece // 2 - GAP_BYTES)
+        self._acknowledged = 0
         self._ts = self._grow_ts = _OLDEST_TS
         self._drops = Drops()
-        self._extents = Extents()
         self._used: deque[tuple[int, int]] = deque()  # pieces with records: index, first number
         self._free: list[int] = [0]
-        # The current piece (its beginning, its middle, its end), the offset of the next record, and the open extent.
-        self._base = self._half = self._stop = self._offset = self._end_word = self._limit = 0
-        self._extent_start = self._extent_first = self._extent_level = 0
+        # The current piece: which, its beginning, its middle, its end, the number of its first record, its state and
+        # where that is stored. Then the offset of the next record, and the open extent.
+        self._index = self._base = self._half = self._stop = self._first = self._state = self._state_word = 0
+        self._offset = self._limit = 0
+        self._extent_start = self._extent_first = self._extent_level = self._entries = 0
         self._next_piece()
 
     def _unlock(self) -> None:
@@ -130,21 +133,23 @@ class Outbox:
                 return True
             self._busy = True
             try:
+                words, start = self._words, self._offset
+                words[BEGUN] = start
                 ts = self._clock()
                 if ts < self._ts:
                     ts = self._ts
                 packed = self._pack((ts, levelno, logger, template, args, message, path, line, func, thread, extra))
-                start = self._offset
-                end = start + len(packed)
+                size = len(packed)
+                end = start + size
                 if end < self._limit:
-                    # No calls from here to the last store: a KeyboardInterrupt cannot come in between.
-                    self._view[start:end] = packed
+                    # No calls from here to the last store: a KeyboardInterrupt cannot come in between. (A slice of the
+                    # map is stored in half the time of one of a view.)
+                    self._map[start:end] = packed
                     self._ts = ts
                     self._offset = end
-                    self._head += 1
                     if levelno > self._extent_level:
                         self._extent_level = levelno
-                    self._words[self._end_word] = end
+                    words[self._state_word] = self._state = self._state + (RECORD + size)
                     accepted = True
                 else:
                     values = (levelno, logger, template, args, message, path, line, func, thread, extra)
@@ -191,24 +196,30 @@ class Outbox:
         """Take a record that ends beyond the limit."""
         if self._closed:
             return False
-        if len(packed) > self._max_packed:
-            values = shorten(values, self._max_packed - HEAD_BYTES, _pack_surrogates)
-            packed = _pack_surrogates((ts, *values))
-        levelno = values[0]
-        gap = self._drops.gap(ts) if self._drops.untold else b""
-        if not self._make_room(ts, levelno, len(gap) + len(packed)):
-            self._drop(levelno)
-            return False
-        if gap:
-            self._write_gap(ts, gap)
-        self._write(ts, levelno, packed)
-        return True
+        # Pieces and gap records come before it is published: for a reader it is in progress all the while.
+        self._words[BEGUN] = ALWAYS_BEGUN
+        try:
+            if len(packed) > self._max_packed:
+                values = shorten(values, self._max_packed - HEAD_BYTES, _pack_surrogates)
+                packed = _pack_surrogates((ts, *values))
+            levelno = values[0]
+            gap = self._drops.gap(ts) if self._drops.untold else b""
+            if not self._make_room(ts, levelno, len(gap) + len(packed)):
+                self._drop(levelno)
+                return False
+            if gap:
+                self._write_gap(ts, gap)
+            self._write(ts, levelno, packed)
+            return True
+        finally:
+            self._words[BEGUN] = 0
 
     def _make_room(self, ts: int, levelno: int, size: int) -> bool:
-        """See to it that so many bytes fit into the current piece; False where this level must not have them.
+        """Make so many bytes fit into the current piece; return False where this level must not have them.
 
         While no other piece is left, the second half of this one is kept for WARNING and above.
         """
+        self._adopt()
         while True:
             end = self._offset + size
             if end > self._half and not self._free and ts >= self._grow_ts:
@@ -228,13 +239,12 @@ class Outbox:
         # As in append: no calls from here to the last store.
         start = self._offset
         end = start + size
-        self._view[start:end] = packed
+        self._map[start:end] = packed
         self._ts = ts
         self._offset = end
-        self._head += 1
         if levelno > self._extent_level:
             self._extent_level = levelno
-        self._words[self._end_word] = end
+        self._words[self._state_word] = self._state = self._state + (RECORD + size)
         if end - self._extent_start >= TARGET_RAW_BYTES:
             self._close_extent()
         self._set_limit()
@@ -249,41 +259,68 @@ class Outbox:
 
     def _next_piece(self) -> None:
         """Go on in the free piece that is nearest to the beginning of the file."""
-        if self._head > self._extent_first:
+        if self._offset > self._extent_start:
             self._close_extent()
+        head, file = self._get_head(), self._file
         index = min(self._free)
-        base = self._file.base(index)
-        # In the order in which a reader of a half-written header finds no records; see `tlogs.outbox.ring`.
-        self._words[base // 8 + END_INDEX] = 0
-        self._view[base : base + PIECE_HEADER_BYTES] = pack_piece_header(base, self._head)
+        generation = file.generations[index] % ring.MAX_GENERATION + 1
+        word = ring.WORDS + 2 * index
+        # In the order in which a reader of what is half written finds no records; see `tlogs.outbox.ring`.
+        self._words[word] = state = generation << GENERATION_SHIFT
+        self._words[word + 1] = state | head
+        file.generations[index] = generation
         self._free.remove(index)
-        self._used.append((index, self._head))
-        self._begin(index)
-
-    def _begin(self, index: int) -> None:
-        base = self._file.base(index)
-        self._base, self._end_word = base, base // 8 + END_INDEX
-        self._offset = self._extent_start = base + PIECE_HEADER_BYTES
-        self._stop = base + self._file.piece
-        self._half = self._offset + (self._file.piece - PIECE_HEADER_BYTES) // 2
-        self._extent_first, self._extent_level = self._head, 0
+        self._used.append((index, head))
+        self._index, self._first, self._state, self._state_word = index, head, state, word
+        self._base = self._offset = self._extent_start = file.base(index)
+        self._stop = self._base + file.piece
+        self._half = self._base + file.piece // 2
+        self._extent_first, self._extent_level, self._entries = head, 0, 0
         self._set_limit()
+
+    def _get_head(self) -> int:
+        return self._first + (self._state >> COUNT_SHIFT & COUNT_MASK)
 
     def _close_extent(self) -> None:
         """What has been written since the last extent is one."""
-        start, end = self._extent_start, self._offset
-        count, view = self._head - self._extent_first, self._view[start:end]
-        extent = Extent(self._extent_first, count, self._extent_level, self._first_ts(), self._ts, view)
-        # Without a call, so that a signal comes before all of it or after all of it; its handler may have been here.
-        if self._extent_start == start and self._offset == end:
-            self._extents.waiting += (extent,)
-            self._extent_start = end
-            self._extent_first = extent.first + count
-            self._extent_level = 0
+        start, end, first = self._extent_start, self._offset, self._extent_first
+        # A copy, because a view would keep the map of a child that is forked meanwhile from being closed.
+        head, data = self._get_head(), self._map[start:end]
+        # The first record's time is in the record itself.
+        first_ts = int.from_bytes(data[2:HEAD_BYTES], "big")
+        entry = ring.Entry(
+            self._state >> GENERATION_SHIFT, first, head - first, self._extent_level, first_ts, self._ts,
+            start - self._base, end - start, zlib.crc32(data),
+        ).pack()  # fmt: skip
+        where = ring.entry_offset(self._file.piece, self._index, self._entries)
+        # Without a call, so that a signal comes before all of it or after all of it.
+        self._map[where : where + ring.ENTRY_BYTES] = entry
+        self._entries += 1
+        self._extent_start = end
+        self._extent_first = head
+        self._extent_level = 0
 
-    def _first_ts(self) -> int:
-        """The time of the open extent's first record, which stands in the record itself."""
-        return int.from_bytes(self._view[self._extent_start + 2 : self._extent_start + HEAD_BYTES], "big")
+    # What is acknowledged.
+
+    def _adopt_watermark(self) -> None:
+        watermark = self._words[ring.ACKNOWLEDGED]
+        if watermark < self._acknowledged:
+            self._words[ring.ACKNOWLEDGED] = self._acknowledged  # stored by somebody who had slept
+        elif watermark <= self._get_head():
+            self._acknowledged = watermark
+
+    def _adopt(self) -> None:
+        """Free what is acknowledged; where that is everything, begin again at the beginning."""
+        self._adopt_watermark()
+        while len(self._used) > 1 and self._used[1][1] <= self._acknowledged:
+            self._free.append(self._used.popleft()[0])
+        if self._acknowledged == self._get_head() and self._offset - self._base > min(
+            RESTART_BYTES, self._file.piece // 4
+        ):
+            # The open extent ends here too, so that nothing of it is taken for the next piece's.
+            self._extent_start = self._offset
+            self._free.append(self._used.popleft()[0])
+            self._next_piece()
 
     # What a full outbox leaves out.
 
@@ -296,7 +333,7 @@ class Outbox:
         self._drops.untold = {}
         self._write(ts, WARNING, gap)
 
-    # The forwarder's side.
+    # What others ask of it.
 
     @contextmanager
     def _inside(self) -> Iterator[None]:
@@ -310,58 +347,6 @@ class Outbox:
                 self._busy = outer
         if self._deferred and not outer:
             self._append_deferred()
-
-    def cut(self, close_open: bool) -> Extent | None:
-        """The next extent that was not handed out; with *close_open* also what would not fill one yet."""
-        with self._inside():
-            if self._closed:
-                return None
-            if close_open and not self._extents.waiting and self._head > self._extent_first:
-                self._close_extent()
-                self._set_limit()
-            return self._extents.take()
-
-    def rewind(self, watermark: int) -> None:
-        """Hand out again from this number on, in the extents that were cut before; one that it falls into is split.
-
-        Raises:
-            ProtocolError: it names a record that was never written.
-        """
-        with self._inside():
-            self._check(watermark)
-            if self._closed:
-                return
-            if watermark > self._extent_first:
-                self._close_extent()
-                self._set_limit()
-            self._extents.rewind(watermark)
-
-    def acknowledge(self, watermark: int) -> None:
-        """Let go of what stands below this number; a lower one than before changes nothing.
-
-        Raises:
-            ProtocolError: it names a record that was never written.
-        """
-        with self._inside():
-            self._check(watermark)
-            if watermark <= self._acknowledged or self._closed:
-                return
-            self._file.store_acknowledged(watermark)
-            self._acknowledged = watermark
-            self._extents.release(watermark)
-            while len(self._used) > 1 and self._used[1][1] <= watermark:
-                self._free.append(self._used.popleft()[0])
-            if watermark == self._head and self._offset - self._base > min(RESTART_BYTES, self._file.piece // 4):
-                self._words[self._end_word] = 0
-                self._view[self._base : self._base + PIECE_HEADER_BYTES] = pack_piece_header(self._base, self._head)
-                self._used[0] = (self._used[0][0], self._head)
-                self._begin(self._used[0][0])
-            self._tell_dropped(0)
-            self._set_limit()
-
-    def _check(self, watermark: int) -> None:
-        if watermark > self._head:
-            raise ProtocolError(f"acknowledged below {watermark}, but the stream has only {self._head} records")
 
     def _tell_dropped(self, levelno: int) -> None:
         """Write what was dropped, if a record of this level would find room."""
@@ -381,25 +366,38 @@ class Outbox:
             if not self._closed:
                 self._file.store_meta(meta)
 
+    def trim(self) -> None:
+        """Free what is acknowledged; where that is everything, give the disk space beyond the first piece back."""
+        with self._inside():
+            if not self._closed:
+                self._adopt()
+                if self._acknowledged == self._get_head() and self._file.pieces > 1:
+                    if self._index != 0:
+                        self._extent_start = self._offset
+                        self._free.append(self._used.popleft()[0])
+                        self._next_piece()
+                    self._file.shrink()
+                    self._free = [index for index in self._free if index < self._file.pieces]
+                self._tell_dropped(0)
+                self._set_limit()
+
     def close(self, *, delete: bool) -> None:
         """Take nothing more and give the file up; without *delete* it is left for whoever recovers it."""
         with self._inside():
             if not self._closed:
                 self._tell_dropped(WARNING)
-                self._shut()
+                if self._offset > self._extent_start:
+                    self._close_extent()
+                self._adopt_watermark()
+                self._closed, self._limit = True, 0
                 self._file.close(delete=delete)
 
     def abandon(self) -> None:
         """In a forked child: let go of the parent's outbox, which stays as it is."""
         self._unlock()  # the thread that held the parent's lock may not exist here
         if not self._closed:
-            self._shut()
+            self._closed, self._limit = True, 0
             self._file.forget()
-
-    def _shut(self) -> None:
-        self._closed, self._limit = True, 0
-        self._extents = Extents()
-        self._extent_start, self._extent_first = self._offset, self._head
 
     @property
     def path(self) -> str:
@@ -407,46 +405,39 @@ class Outbox:
         return self._file.path
 
     @property
+    def fd(self) -> int:
+        """A descriptor of the file, for whoever is to read it.
+
+        Raises:
+            OSError: the program has closed it, and the file has no name any more.
+        """
+        return self._file.fd
+
+    @property
+    def is_unlinked(self) -> bool:
+        """True once somebody has removed the file: its records are sent still, and a new one must follow it."""
+        with self._inside():
+            return not self._closed and self._file.is_unlinked
+
+    @property
     def head(self) -> int:
         """The number that the next record gets."""
-        return self._head
+        with self._inside():
+            return self._get_head()
 
     @property
     def acknowledged(self) -> int:
         """The number below which everything is stored elsewhere."""
-        return self._acknowledged
-
-    @property
-    def first(self) -> int:
-        """The number of the oldest record that is held."""
-        return self._acknowledged
+        with self._inside():
+            if not self._closed:
+                self._adopt_watermark()
+            return self._acknowledged
 
     @property
     def dropped(self) -> dict[int, int]:
         """How many records of each level were dropped since the stream began."""
         with self._inside():
             return dict(self._drops.total)
-
-    @property
-    def unsent_bytes(self) -> int:
-        """The size of what was not handed out yet."""
-        with self._inside():
-            return self._extents.waiting_bytes + self._offset - self._extent_start
-
-    @property
-    def oldest_unsent_ts(self) -> int | None:
-        """The time of the oldest record that was not handed out, None where there is none."""
-        with self._inside():
-            if self._extents.waiting:
-                return self._extents.waiting[0].first_ts
-            return None if self._head == self._extent_first else self._first_ts()
-
-    @property
-    def low_ts(self) -> int:
-        """A time before which no record will follow."""
-        with self._inside():
-            self._ts = max(self._ts, self._clock())
-            return self._ts
 
 
 def _pack_surrogates(values: Sequence[Any]) -> bytes:

@@ -1,66 +1,100 @@
-"""The outbox file: its format, and the scan that finds the records in what a dead process left behind.
+"""The outbox file: its format, and the scan that finds the records in a run of bytes.
 
 Theory of operation
 -------------------
-The file is one header and a chain of *pieces* of equal size. A piece is a small header and records, one behind the
-other without frames: msgpack arrays delimit themselves. The writer copies a record behind the last one and then
-publishes where it *ends* with one aligned store of eight bytes. Pages of a mapped file belong to the kernel, so what is
-below *end* is whole, however and whenever the process dies.
+The file is a header and up to 256 *pieces* of equal size. A piece holds records and nothing else, back to back without
+frames: msgpack arrays delimit themselves. What a piece holds is said in the header by two words of eight bytes, its
+*state* (generation, count of records, where they end) and its *first* (generation, number of the first record). The
+writer copies a record behind the last one and then publishes it with one aligned store, of the state. Pages of a
+mapped file belong to the kernel, so what a state covers is whole, however and whenever the process dies.
 
-Pieces are reused in turn; each says the number of its first record, which gives their order. A piece is begun anew in
-the order *end = its own beginning*, *first = n*, records: a writer stopped in between leaves a piece without records.
+Pieces are reused in turn, each time as another generation: the state of the new generation comes first, empty, then
+the new first. A reader believes a first only where its generation is the state's, and what it has copied only where
+the state's generation is still the same afterwards.
 
-The metadata lies in two slots, of which one store chooses the valid one. Numbers are in the machine's own byte order,
-because an outbox never leaves its host.
+What travels as one batch is an *extent*. The writer notes each extent that has reached the size of a batch, or ends
+with its piece, in a table: every piece has room for as many entries as it can have extents. An entry belongs to a
+generation too, and has a checksum of its own, so that one half written is none.
+
+The metadata is in two slots, of which one store chooses the valid one. Numbers are in the machine's own byte order,
+because an outbox never leaves its host. `tlogs.outbox.version1` reads what tlogs 0.1 left.
 """
 
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgpack
 
 from tlogs_shared.errors import MessageError
 from tlogs_shared.storage.batch import TARGET_RAW_BYTES
-from tlogs_shared.storage.record import FIRST_BYTES, fields, unpacker
+from tlogs_shared.storage.record import FIRST_BYTES, HEAD_BYTES, fields, unpacker
 
-__all__ = ["Extent", "FileHeader", "piece_bytes", "read_piece_header", "scan"]
+__all__ = ["Entry", "Extent", "FileHeader", "Process", "piece_bytes", "scan", "skim", "start_bytes"]
 
-PAGE: Final = 4096
-START_BYTES: Final = 16 * 1024
-"""Where the first piece begins: the largest page size in use (Apple silicon), and room for the metadata twice."""
+PAGE_BYTES: Final = 16 * 1024
+"""The largest page size in use (Apple silicon): header and pieces are whole multiples of it."""
 
-MIN_CAPACITY_BYTES: Final = 64 * 1024
+MIN_CAPACITY: Final = 64 * 1024
 """Below this an outbox is a nuisance: two pieces of a few records each."""
 
-VERSION: Final = 1
-_MAGIC: Final = b"TLOUTBX1"
-_FIXED: Final = struct.Struct(
-    "=8sQ16sQQQQ"
-)  # magic, version, stream, capacity, piece size, acknowledged, metadata slot
-ACKNOWLEDGED_INDEX: Final = 6
-"""Where the watermark stands, counted in numbers of eight bytes."""
-META_INDEX: Final = 7
-"""Where it stands which metadata slot is valid (bit 32) and how long it is (the bits below)."""
+MAX_PIECES: Final = 256
+MAX_CAPACITY: Final = 8 << 30
+"""256 pieces of 32 MiB, whose ends fit into a state."""
+
+VERSION: Final = 2
+_MAGIC: Final = b"TLOUTBX2"
+_FIXED: Final = struct.Struct("=8sQ16s12Q")
+
+ACKNOWLEDGED: Final = 6
+"""Where the watermark is, counted in words of eight bytes, as all that follow."""
+META: Final = 7
+"""Which metadata slot is valid (bit 32) and how long it is (the bits below)."""
+BEGUN: Final = 13
+"""Where in the file the last append that began would put its record: in progress until the piece ends behind that."""
+ALWAYS_BEGUN: Final = (1 << 64) - 1
+"""At `BEGUN` while an append is in progress that may change the piece."""
+ENDED: Final = 14
+"""Not 0 once the process has closed this outbox: nothing follows, though it may live on."""
+FAULTS: Final = 15
+"""Not 0 where faulthandler is registered by us in this image of the process: its signal does not kill."""
 
 DROPS_OFFSET: Final = 128
 DROPS_SLOTS: Final = 16
 _DROP: Final = struct.Struct("=qQ")
 """A level and how many of its records were dropped since the stream began."""
 
-_META_OFFSETS: Final = (512, 512 + (START_BYTES - 512) // 2)
-META_BYTES: Final = (START_BYTES - 512) // 2
+_BOOT_OFFSET: Final = 384
+BOOT_BYTES: Final = 16
+
+HEADER_BYTES: Final = 16 * 1024
+"""The fixed part of the header, with the metadata twice."""
+_META_OFFSETS: Final = (512, 512 + (HEADER_BYTES - 512) // 2)
+META_BYTES: Final = (HEADER_BYTES - 512) // 2
 """The largest metadata map that fits into a slot, packed."""
 
-_PIECE: Final = struct.Struct("=8sQQ")  # magic, number of the first record, where in the file the last one ends
-_PIECE_MAGIC: Final = b"TLPIECE1"
-PIECE_HEADER_BYTES: Final = 64
-FIRST_INDEX: Final = 1
-END_INDEX: Final = 2
-"""Where first and end stand in a piece, counted in numbers of eight bytes from its beginning."""
+WORDS: Final = HEADER_BYTES // 8
+"""Where the pieces' words are: state and first of piece 0, of piece 1, …"""
+_ENTRIES_OFFSET: Final = HEADER_BYTES + MAX_PIECES * 16
+
+COUNT_SHIFT: Final = 26
+COUNT_MASK: Final = (1 << 22) - 1
+END_MASK: Final = (1 << COUNT_SHIFT) - 1
+GENERATION_SHIFT: Final = 48
+MAX_GENERATION: Final = (1 << 16) - 1
+"""Generations begin at 1, and after this one again: to mistake one for another a reader would have to sleep through so
+many, each of which it would have had to acknowledge."""
+FIRST_MASK: Final = (1 << GENERATION_SHIFT) - 1
+RECORD: Final = 1 << COUNT_SHIFT
+"""What one record more adds to a state, beside its size."""
+
+_ENTRY: Final = struct.Struct("=QQQIIIII")
+_CHECK: Final = struct.Struct("=I")
+ENTRY_BYTES: Final = _ENTRY.size + _CHECK.size
 
 
 def piece_bytes(capacity: int) -> int:
@@ -69,16 +103,31 @@ def piece_bytes(capacity: int) -> int:
     >>> piece_bytes(64 << 20) >> 20, piece_bytes(4 << 20) >> 20, piece_bytes(64 << 10) >> 10
     (4, 2, 32)
     """
-    size = max(min(4 << 20, capacity // 16), min(2 << 20, capacity // 2))
-    return max(size - size % START_BYTES, START_BYTES)
+    size = max(min(4 << 20, capacity // 16), min(2 << 20, capacity // 2), capacity // MAX_PIECES)
+    return max(size - size % PAGE_BYTES, PAGE_BYTES)
+
+
+def entries_a_piece(piece: int) -> int:
+    """How many extents a piece can hold: every one but the last has the size of a batch."""
+    return piece // TARGET_RAW_BYTES + 1
+
+
+def start_bytes(capacity: int, piece: int) -> int:
+    """Where the first piece begins."""
+    end = _ENTRIES_OFFSET + capacity // piece * entries_a_piece(piece) * ENTRY_BYTES
+    return end + -end % PAGE_BYTES
+
+
+def entry_offset(piece: int, index: int, number: int) -> int:
+    """Where in the file entry *number* of the piece with this index is; *piece* is the size of a piece."""
+    return _ENTRIES_OFFSET + (index * entries_a_piece(piece) + number) * ENTRY_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """A run of records that lie one behind the other in one piece: what travels as one batch.
+    """A run of records of one piece: what travels as one batch.
 
-    `view` is a window into the outbox and holds until the extent is acknowledged. `level` is the highest level in it,
-    `first_ts` and `last_ts` the first and last record's time.
+    `level` is the highest level in it, `first_ts` and `last_ts` the first and last record's time.
     """
 
     first: int
@@ -95,8 +144,97 @@ class Extent:
 
 
 @dataclass(frozen=True, slots=True)
+class Entry:
+    """What the table says of a closed extent; `start` counts from the beginning of its piece."""
+
+    generation: int
+    first: int
+    count: int
+    level: int
+    first_ts: int
+    last_ts: int
+    start: int
+    size: int
+    crc: int
+
+    @property
+    def end(self) -> int:
+        """The number after the last record."""
+        return self.first + self.count
+
+    def pack(self) -> bytes:
+        """The entry as bytes."""
+        packed = _ENTRY.pack(
+            self.generation << GENERATION_SHIFT | self.first,
+            self.first_ts,
+            self.last_ts,
+            self.start,
+            self.size,
+            self.count,
+            min(self.level, 0x7FFFFFFF),
+            self.crc,
+        )
+        return packed + _CHECK.pack(zlib.crc32(packed))
+
+    @classmethod
+    def unpack(cls, data: bytes | memoryview) -> Entry | None:
+        """Read an entry; None where there is no whole one."""
+        if len(data) < ENTRY_BYTES or _CHECK.unpack_from(data, _ENTRY.size)[0] != zlib.crc32(data[: _ENTRY.size]):
+            return None
+        word, first_ts, last_ts, start, size, count, level, crc = _ENTRY.unpack_from(data)
+        if word == 0 or count == 0:
+            return None
+        return cls(word >> GENERATION_SHIFT, word & FIRST_MASK, count, level, first_ts, last_ts, start, size, crc)
+
+
+class Piece(NamedTuple):
+    """What the header says of a piece that is in use: the numbers of its records, and where they are in the file."""
+
+    first: int
+    end: int
+    slot: int
+    state: int
+    base: int
+    size: int
+
+    @property
+    def generation(self) -> int:
+        """Which of its uses this is."""
+        return self.state >> GENERATION_SHIFT
+
+
+def pieces_of(words: list[int], start: int, piece: int) -> list[Piece]:
+    """The pieces in use by these words (state and first of each), in the order of their records."""
+    found = []
+    for index in range(len(words) // 2):
+        state, first = words[2 * index], words[2 * index + 1]
+        size = state & END_MASK
+        if state >> GENERATION_SHIFT == first >> GENERATION_SHIFT != 0 and size <= piece:
+            number = first & FIRST_MASK
+            end = number + (state >> COUNT_SHIFT & COUNT_MASK)
+            found.append(Piece(number, end, index, state, start + index * piece, size))
+    found.sort()
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """Which process writes an outbox; 0 and empty where the system cannot say.
+
+    `started` is field 22 of /proc/PID/stat; the namespaces are the inode numbers of /proc/PID/ns/pid and …/mnt; `boot`
+    is the kernel's boot id.
+    """
+
+    pid: int = 0
+    started: int = 0
+    pid_namespace: int = 0
+    mount_namespace: int = 0
+    boot: bytes = bytes(BOOT_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
 class FileHeader:
-    """The header of an outbox file."""
+    """The fixed part of an outbox's header."""
 
     stream: bytes
     capacity: int
@@ -104,6 +242,15 @@ class FileHeader:
     acknowledged: int = 0
     meta: Mapping[str, Any] = field(default_factory=dict)
     dropped: Mapping[int, int] = field(default_factory=dict)
+    process: Process = field(default_factory=Process)
+    created_ns: int = 0
+    ended: bool = False
+    version: int = VERSION
+
+    @property
+    def start(self) -> int:
+        """Where the first piece begins."""
+        return start_bytes(self.capacity, self.piece)
 
     def pack(self) -> bytes:
         """The header as the first bytes of a new file.
@@ -112,35 +259,56 @@ class FileHeader:
             ValueError: the metadata is too large.
         """
         where, slot, meta = pack_meta(self.meta, 0)
-        packed = bytearray(START_BYTES)
-        _FIXED.pack_into(packed, 0, _MAGIC, VERSION, self.stream, self.capacity, self.piece, self.acknowledged, slot)
+        process = self.process
+        packed = bytearray(HEADER_BYTES)
+        _FIXED.pack_into(
+            packed, 0, _MAGIC, VERSION, self.stream, self.capacity, self.piece, self.acknowledged, slot,
+            process.pid, process.started, process.pid_namespace, process.mount_namespace, self.created_ns,
+            0, int(self.ended), 0,
+        )  # fmt: skip
+        packed[_BOOT_OFFSET : _BOOT_OFFSET + BOOT_BYTES] = process.boot
         for index, (level, count) in enumerate(self.dropped.items()):
             _DROP.pack_into(packed, DROPS_OFFSET + index * _DROP.size, level, count)
         packed[where : where + len(meta)] = meta
         return bytes(packed)
 
     @classmethod
-    def unpack(cls, data: bytes) -> FileHeader:
+    def unpack(cls, data: bytes | memoryview) -> FileHeader:
         """Read a header.
 
         Raises:
             MessageError: too short, not a header, of another version, or with impossible sizes.
         """
-        if len(data) < START_BYTES:
-            raise MessageError(f"expected an outbox, which has {START_BYTES} bytes or more, found {len(data)}")
-        magic, version, stream, capacity, piece, acknowledged, slot = _FIXED.unpack_from(data)
+        if len(data) < HEADER_BYTES:
+            raise MessageError(f"expected an outbox, which has {HEADER_BYTES} bytes or more, found {len(data)}")
+        (
+            magic, version, stream, capacity, piece, acknowledged, slot,
+            pid, started, pid_namespace, mount_namespace, created_ns, _, ended, _,
+        ) = _FIXED.unpack_from(data)  # fmt: skip
         if magic != _MAGIC or version != VERSION:
             raise MessageError(f"expected an outbox of version {VERSION}, found {magic!r}, version {version}")
-        if not (PIECE_HEADER_BYTES < piece <= capacity) or piece % PAGE:
-            raise MessageError(f"an outbox with pieces of {piece} bytes and a capacity of {capacity}")
-        return cls(stream, capacity, piece, acknowledged, unpack_meta(data, slot), _dropped(data))
+        check_sizes(capacity, piece)
+        boot = bytes(data[_BOOT_OFFSET : _BOOT_OFFSET + BOOT_BYTES])
+        process = Process(pid, started, pid_namespace, mount_namespace, boot)
+        meta, dropped = unpack_meta(data, slot), unpack_dropped(data)
+        return cls(stream, capacity, piece, acknowledged, meta, dropped, process, created_ns, bool(ended))
+
+
+def check_sizes(capacity: int, piece: int) -> None:
+    """Compare the sizes in a header with the limits.
+
+    Raises:
+        MessageError: no outbox has these.
+    """
+    if not (PAGE_BYTES <= piece <= capacity <= MAX_CAPACITY) or piece % PAGE_BYTES or capacity // piece > MAX_PIECES:
+        raise MessageError(f"an outbox with pieces of {piece} bytes and a capacity of {capacity}")
 
 
 def pack_meta(meta: Mapping[str, Any], previous: int) -> tuple[int, int, bytes]:
-    """Where the metadata goes, what to store at `META_INDEX` afterwards, and its bytes.
+    """Where the metadata goes, what to store at `META` afterwards, and its bytes.
 
-    *previous* is what stands at `META_INDEX` now: the other slot is written, so that a writer stopped in between
-    leaves the old metadata valid.
+    *previous* is the word at `META` now: the other slot is written, so that a writer stopped in between leaves the
+    old metadata valid.
 
     Raises:
         ValueError: it does not fit.
@@ -152,43 +320,27 @@ def pack_meta(meta: Mapping[str, Any], previous: int) -> tuple[int, int, bytes]:
     return _META_OFFSETS[slot], slot << 32 | len(packed), packed
 
 
-def unpack_meta(data: bytes, slot: int) -> dict[str, Any]:
-    """The metadata that *slot*, the number at `META_INDEX`, chooses; empty where it cannot be read."""
+def unpack_meta(data: bytes | memoryview, slot: int) -> dict[str, Any]:
+    """The metadata that *slot*, the word at `META`, chooses; empty where it cannot be read."""
     where, size = _META_OFFSETS[slot >> 32 & 1], slot & 0xFFFFFFFF
     try:
         found = msgpack.unpackb(data[where : where + min(size, META_BYTES)], unicode_errors="surrogatepass")
-    except (msgpack.UnpackException, ValueError, TypeError):  # msgpack's errors for bytes that are no msgpack
+    except (msgpack.UnpackException, ValueError, TypeError):  # msgpack's errors for bytes that are not msgpack
         return {}
     return found if isinstance(found, dict) else {}
 
 
-def _dropped(data: bytes) -> dict[int, int]:
+def unpack_dropped(data: bytes | memoryview) -> dict[int, int]:
+    """How many records of each level were dropped, from the header."""
     slots = (_DROP.unpack_from(data, DROPS_OFFSET + index * _DROP.size) for index in range(DROPS_SLOTS))
     return {level: count for level, count in slots if count}
-
-
-def pack_piece_header(base: int, first: int) -> bytes:
-    """The header of a piece without records that begins at *base* in the file."""
-    return _PIECE.pack(_PIECE_MAGIC, first, base + PIECE_HEADER_BYTES).ljust(PIECE_HEADER_BYTES, b"\0")
-
-
-def read_piece_header(data: bytes | memoryview) -> tuple[int, int] | None:
-    """The number of the first record, and where in the file the last one ends; None for a piece that was never used.
-
-    >>> read_piece_header(pack_piece_header(4096, 7)), read_piece_header(bytes(64))
-    ((7, 4160), None)
-    """
-    if len(data) < PIECE_HEADER_BYTES:
-        return None
-    magic, first, end = _PIECE.unpack_from(data)
-    return (first, end) if magic == _PIECE_MAGIC else None
 
 
 def scan(data: memoryview, first: int, *, watermark: int = 0, after_ts: int = 0) -> Iterator[Extent]:
     """Cut the records in *data*, of which *first* is the first's number, into extents, from *watermark* on.
 
-    Ends before the first bytes that are no record, and before a record whose time is below that of the one before it
-    (*after_ts* for the first): those were not written there by the outbox that is being read.
+    Ends before the first bytes that are not a record, and before a record whose time is below that of the one before
+    it (*after_ts* for the first): those were not written there by the outbox that is being read.
     """
     reader = unpacker(len(data))
     reader.feed(data)
@@ -215,3 +367,49 @@ def scan(data: memoryview, first: int, *, watermark: int = 0, after_ts: int = 0)
             start, count, level = offset, 0, 0
     if count:
         yield Extent(number - count, count, level, first_ts, last_ts, data[start:offset])
+
+
+def skim(data: memoryview, first: int, *, watermark: int = 0) -> Extent | None:
+    """The first extent of `scan`, for records that their writer has published: a tenth of the cost.
+
+    The records are skipped, not decoded; time and level are read where they are in the bytes.
+    """
+    reader = unpacker(len(data))
+    reader.feed(data)
+    skip, tell, size = reader.skip, reader.tell, len(data)
+    start = offset = last = level = 0
+    number = first
+    try:
+        while offset < size and offset - start < TARGET_RAW_BYTES:
+            if data[offset] != FIRST_BYTES[0] or data[offset + 1] != FIRST_BYTES[1]:
+                break
+            skip()
+            number += 1
+            if number > watermark:
+                last = offset
+                found = data[offset + HEAD_BYTES]
+                if found >= 0x80:
+                    level = max(level, _long_level(data, offset + HEAD_BYTES))
+                elif found > level:
+                    level = found
+                offset = tell()
+            else:
+                start = offset = tell()
+    except (msgpack.UnpackException, ValueError, IndexError):  # not a record after all
+        pass
+    if offset == start:
+        return None
+    count = number - max(first, watermark)
+    return Extent(number - count, count, level, _ts(data, start), _ts(data, last), data[start:offset])
+
+
+def _ts(data: memoryview, offset: int) -> int:
+    """The time of the record that begins at *offset*, which is always in the same place."""
+    return int.from_bytes(data[offset + len(FIRST_BYTES) : offset + HEAD_BYTES], "big")
+
+
+def _long_level(data: memoryview, offset: int) -> int:
+    """A level above 127 or below 0, which takes more than one byte."""
+    reader = unpacker(9)
+    reader.feed(bytes(data[offset : offset + 9]))
+    return int(reader.unpack())

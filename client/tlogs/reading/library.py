@@ -197,6 +197,22 @@ class Libraries:
             raise ConfigError(f"no runs {here.where}, and {error}; --dir says where runs are") from None
         return (here, stored[0]) if stored and run is None and not found.is_live() else (library, found)
 
+    def meant(self) -> Library:
+        """The library that the options name; where none is named, that of a collector if there are no runs here.
+
+        Raises:
+            CollectorUnavailable: the collector that was named does not answer.
+        """
+        if self._collector is not None:
+            return self.of_collector()
+        here = LocalLibrary(self._directory or directory_of_runs(self._environ), self._writer)
+        if self._directory is not None or here.runs():
+            return here
+        try:
+            return self.of_collector()
+        except (CollectorUnavailable, ProtocolError, ConfigError):
+            return here
+
     def of_collector(self) -> Library:
         """The runs of the collector that is named or, where none is, of the only live one.
 
@@ -242,18 +258,22 @@ def _choose(text: str, runs: Sequence[R], where: str) -> R:
         back = int(match[1] or 0)
         if back < len(runs):
             return runs[back]
-        raise ConfigError(f"no run {text} {where}: there are {len(runs)}, {_names(runs)}")
+        raise ConfigError(f"no run {text} {where}; {_listed(runs)}")
     found = [run for run in runs if run.is_called(text)] or [run for run in runs if run.name.startswith(text)]
     if len(found) == 1:
         return found[0]
     if found:
-        raise ConfigError(f"{text!r} begins the names of {len(found)} runs {where}: {_names(found)}")
-    raise ConfigError(f"no run {text!r} {where}: there are {_names(runs)}")
+        raise ConfigError(f"{len(found)} runs {where} begin with {text!r}: {_names(found)}")
+    raise ConfigError(f"no run {text!r} {where}; {_listed(runs)}")
+
+
+def _listed(runs: Sequence[Run]) -> str:
+    return f"there {'are' if len(runs) > 1 else 'is'}: {_names(runs)}"
 
 
 def _names(runs: Sequence[Run]) -> str:
     names = ", ".join(run.name for run in runs[:5])
-    return f"{names} and {len(runs) - 5} more" if len(runs) > 5 else names or "none"
+    return f"{names} and {len(runs) - 5} more" if len(runs) > 5 else names
 
 
 def _at_path(text: str) -> LocalRun:
@@ -261,8 +281,10 @@ def _at_path(text: str) -> LocalRun:
     if not path.is_dir():
         raise ConfigError(f"no run at {text}: expected the directory of a run")
     found = [LocalRun(path)] if _is_run(path) else LocalLibrary(path).runs()
-    if len(found) != 1:
-        raise ConfigError(f"{text} is no run but a directory with {len(found)}: {_names(found)}")
+    if not found:
+        raise ConfigError(f"no run at {text}: neither a run nor a directory with one")
+    if len(found) > 1:
+        raise ConfigError(f"{text} holds {len(found)} runs: {_names(found)}; give the path of one")
     return found[0]
 
 

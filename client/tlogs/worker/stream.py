@@ -56,7 +56,7 @@ class Stream:
                 register=self._register,
                 lay=owner.lay,
                 registered=self._registered,
-                check=owner.check,
+                check=self._check,
                 covers=lambda lease: lease.covers(self.origin.rank, self.origin.host),
                 loud=owner.loud,
             )
@@ -90,6 +90,10 @@ class Stream:
             self.origin = replace(self.origin, run=self.run)
             self.outbox.set_meta(self._meta())
         self._owner.registered(message)
+
+    def _check(self) -> bool:
+        self.outbox.trim()
+        return self._owner.check()
 
     def relabel(self, origin: Origin) -> None:
         """A rank was learnt late: it labels the stream from its first record on."""

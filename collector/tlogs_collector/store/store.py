@@ -144,6 +144,9 @@ class Store(Protocol):
             StoreError: it cannot be read.
         """
 
+    def run_meta(self, run: str) -> Mapping[str, Any]:
+        """The metadata of an open run."""
+
     def set_meta(self, run: str, meta: Mapping[str, Any]) -> None:
         """Replace the run's metadata, whole.
 

@@ -38,8 +38,6 @@ def test_help_fits_80_columns_and_has_an_example(name: str, columns: int, monkey
     context = command.make_context(name, ["--help"], resilient_parsing=True, **cli.context_settings)
     lines = command.get_help(context).splitlines()
     assert [line for line in lines if len(line) > 80] == []
-    if name in ("tlogs tail", "tlogs cat", "tlogs split", "tlogs runs"):
-        return
     [at] = [number for number, line in enumerate(lines) if re.fullmatch(r"  Examples?:", line)]
     assert lines[at + 1].startswith("    tlogs") or lines[at + 1].startswith('    eval "$(tlogs')
     assert "" not in [option.help for option in command.params if isinstance(option, click.Option)]
@@ -141,8 +139,14 @@ def test_a_terminal_without_the_characters_gets_them_escaped() -> None:
     assert "\\u65e5" in ran.stdout
 
 
+def test_a_command_that_asks_a_collector_or_reads_a_run_can_be_told_which() -> None:
+    for name in COMMANDS.keys() - {"explain", "help-logs", "demo", "keygen", "completion"}:
+        options = {option for parameter in ALL[f"tlogs {name}"].params for option in parameter.opts}
+        assert {"--collector", "--secret-file", "--run", "--color"} <= options
+
+
 def test_json_is_offered_wherever_a_machine_may_read(capsys: pytest.CaptureFixture[str]) -> None:
-    for name in COMMANDS.keys() - {"split", "demo", "keygen", "completion"}:
+    for name in COMMANDS.keys() - {"demo", "keygen", "completion"}:
         assert "--json" in {option for parameter in ALL[f"tlogs {name}"].params for option in parameter.opts}
     main(["check", "--json", "--run", "mine"])
     found = json.loads(capsys.readouterr().out)

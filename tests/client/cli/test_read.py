@@ -77,6 +77,13 @@ def test_cat_prints_all_records_in_order_each_line_with_its_rank(run: Any, tlogs
     )
 
 
+@pytest.mark.parametrize("arguments", [["-2", "--no-follow"], ["-n", "2", "-f"], ["-2", "--follow"], ["-2"]])
+def test_tail_takes_what_the_systems_tail_takes(run: Any, tlogs: Tlogs, arguments: list[str]) -> None:
+    """The run is over, so following it ends at once."""
+    status, out, _ = tlogs("tail", *arguments)
+    assert (status, messages(out)) == (0, ["step 1", "loss", "is nan"])
+
+
 @pytest.mark.parametrize("arguments", [["--json"], ["-o", "json"], ["--output", "json"]])
 def test_json_is_one_record_a_line(run: Any, tlogs: Tlogs, arguments: list[str]) -> None:
     status, out, _ = tlogs("cat", *arguments)
@@ -96,6 +103,9 @@ def test_json_is_one_record_a_line(run: Any, tlogs: Tlogs, arguments: list[str])
         (["-g", "nan"], ["loss", "is nan"]),
         (["-x", "l"], ["step 1", "step 1"]),
         (["--logger", "train", "-n", "1"], ["hello"]),
+        (["-1"], ["hello"]),
+        (["-2", "-r0"], ["hello", "step 1"]),
+        (["-g", "-1", "-3"], []),
         (["--logger", "other"], []),
         (["--hosts", "n2*"], []),
         (["--stream", "stdout"], []),
@@ -160,8 +170,8 @@ def test_dir_says_where_runs_are(run: Any, tlogs: Tlogs, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["cat", "nope"], "no run 'nope' in .*: there are run1"),
-        (["cat", "latest~3"], "no run latest~3 in .*: there are 1, run1"),
+        (["cat", "nope"], "no run 'nope' in .*; there is: run1"),
+        (["cat", "latest~3"], "no run latest~3 in .*; there is: run1"),
         (["cat", "--level", "loud"], "level 'loud': expected DEBUG"),
         (["cat", "--ranks", "a"], "rank set 'a': expected"),
         (["cat", "--grep", "("], r"pattern '\(': .*expected a regular expression"),
@@ -213,6 +223,9 @@ def test_runs_are_listed_live_ones_first(run: Any, new_run: NewRun, tlogs: Tlogs
     assert lines[1].startswith("run1 (live)  ")
     assert lines[2].startswith("newer        ")
     assert lines[1].split()[-6:-2] == ["2", "5", "0", "0"]
+    assert [row["name"] for row in json.loads(tlogs("runs", "--run", "new", "--json")[1])] == ["newer"]
+    assert tlogs("runs", "--run", "nope")[0] == 2
+    assert tlogs("runs", "--color", "always")[1].startswith("\x1b[1mRUN")
     rows = json.loads(tlogs("runs", "--json")[1])
     assert [row["name"] for row in rows] == ["newer", "run1"]
     assert rows[1]["records"] == 5
@@ -250,8 +263,11 @@ def test_split_writes_a_file_for_each_rank_and_a_merged_one(run: Any, tlogs: Tlo
     ]
     assert (out / "merged.log").read_text() == tlogs("cat", "--utc")[1]
     assert messages((out / "rank_0001.log").read_text()) == ["hello", "step 1", "loss", "is nan", "loaded"]
+    status, said, _ = tlogs("split", "--out", tmp_path / "more", "--json", "-r", "0")
+    names = ["merged.log", "rank_0000.log"]
+    assert json.loads(said) == {"run": "run1", "records": 2, "files": names, "directory": str(tmp_path / "more")}
     status, _, error = tlogs("split", "--out", out)
-    assert (status, error) == (2, f"tlogs: --out {out}: merged.log is there already; give a new directory\n")
+    assert (status, error) == (2, f"tlogs: --out {out}: merged.log exists already; give a new directory\n")
 
 
 @pytest.mark.parametrize(

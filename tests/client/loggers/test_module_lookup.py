@@ -56,7 +56,7 @@ def test_a_name_below_torch_does_not_import_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("installed", "plugins", "left"), [("2.13.1", [], False), ("2.8.0", [], False), ("2.14.0+cpu", [], True)]
+    ("installed", "plugins", "left"), [("2.14.2", [], False), ("2.8.0", [], False), ("2.15.0+cpu", [], True)]
 )
 def test_a_name_is_left_to_a_torch_that_is_newer_than_what_was_recorded(
     monkeypatch: pytest.MonkeyPatch, installed: str, plugins: list[str], left: bool

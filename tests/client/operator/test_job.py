@@ -158,7 +158,7 @@ def test_ranks_are_rows() -> None:
     ("run", "rows", "text"),
     [
         (None, [], "no run has begun yet at tcp://node0:5655"),
-        ("x", [{"name": "run1", "live": True, "created_ns": 1}], "no run 'x' at tcp://node0:5655: there are run1"),
+        ("x", [{"name": "run1", "live": True, "created_ns": 1}], "no run 'x' at tcp://node0:5655; there is: run1"),
     ],
 )
 def test_there_is_nothing_to_tail_before_a_run_has_begun(run: str | None, rows: list[Any], text: str) -> None:

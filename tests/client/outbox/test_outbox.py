@@ -10,6 +10,7 @@ import signal
 import struct
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
@@ -20,10 +21,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tlogs.outbox import ring
-from tlogs.outbox.dead import DeadOutbox, open_dead
+from tlogs.outbox.dead import open_dead
 from tlogs.outbox.file import outbox_capacity, outbox_directory
 from tlogs.outbox.outbox import GROW_AGAIN_NS, Outbox
-from tlogs.outbox.relic import Relic
+from tlogs.outbox.reader import MARGIN_NS, PATIENCE_NS, Reader
 from tlogs.outbox.ring import Extent
 from tlogs_shared.errors import ConfigError, ProtocolError, StoreError
 from tlogs_shared.quantity import parse_size
@@ -32,17 +33,38 @@ from tlogs_shared.storage.record import Fields, unpack_all
 
 SMALL = 64 * 1024  # two pieces of 32 KiB
 STREAM = b"0123456789abcdef"
+PID_OFFSET = 64
 LOOSE: tuple[Any, ...] = (None, None, "a.py", 1, "f", "MainThread", None)
 
 
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Callable[..., Outbox]]:
-    made: list[Outbox] = []
+class Both(Outbox):
+    """An outbox with its reader, both in this process."""
 
-    def outbox(capacity: int = SMALL, **more: Any) -> Outbox:
-        made.append(
-            Outbox(tmp_path / f"{len(made)}.outbox", stream=STREAM, meta={"rank": 3}, capacity=capacity, **more)
-        )
+    def __init__(self, path: Path, **more: Any) -> None:
+        super().__init__(path, stream=STREAM, meta={"rank": 3}, **more)
+        self.reader = Reader(os.open(path, os.O_RDWR), str(path), settle_s=0, clock=more.get("clock", time.time_ns))
+        assert self.reader.take()
+
+    def cut(self, close_open: bool) -> Extent | None:
+        return self.reader.cut(close_open)
+
+    def acknowledge(self, watermark: int) -> None:
+        self.reader.acknowledge(watermark)
+        self.trim()
+
+    def let_go(self) -> str:
+        """Leave the file as a process that ends does."""
+        self.reader.close()
+        self.close(delete=False)
+        return self.path
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Callable[..., Both]]:
+    made: list[Both] = []
+
+    def outbox(capacity: int = SMALL, **more: Any) -> Both:
+        made.append(Both(tmp_path / f"{len(made)}.outbox", capacity=capacity, **more))
         return made[-1]
 
     yield outbox
@@ -62,7 +84,7 @@ def fill(outbox: Outbox, levelno: int = 20, size: int = 1000) -> int:
     return count
 
 
-def taken(outbox: Outbox) -> list[Extent]:
+def taken(outbox: Both) -> list[Extent]:
     """Everything that was not handed out yet."""
     return list(iter(lambda: outbox.cut(True), None))
 
@@ -80,24 +102,24 @@ def read(extents: list[Extent]) -> list[Fields]:
     return found
 
 
-def test_what_was_appended_is_handed_out_once_in_order(make: Callable[..., Outbox]) -> None:
+def test_what_was_appended_is_handed_out_once_in_order(make: Callable[..., Both]) -> None:
     outbox = make()
     for index in range(10):
         assert put(outbox, f"m{index}")
     assert [record.template for record in read(taken(outbox))] == [f"m{index}" for index in range(10)]
     assert outbox.cut(True) is None
-    assert (outbox.head, outbox.acknowledged, outbox.unsent_bytes) == (10, 0, 0)
+    assert (outbox.head, outbox.acknowledged, outbox.reader.unsent_bytes) == (10, 0, 0)
 
 
-def test_an_extent_closes_at_the_size_of_a_batch(make: Callable[..., Outbox]) -> None:
+def test_an_extent_closes_at_the_size_of_a_batch(make: Callable[..., Both]) -> None:
     outbox = make(8 << 20)
     while (extent := outbox.cut(False)) is None:
         put(outbox, "x" * 1000)
     assert TARGET_RAW_BYTES <= len(extent.view) < TARGET_RAW_BYTES + 2000
-    assert outbox.unsent_bytes == 0
+    assert outbox.reader.unsent_bytes == 0
 
 
-def test_a_rewind_hands_out_the_same_extents_again(make: Callable[..., Outbox]) -> None:
+def test_a_rewind_hands_out_the_same_records_again(make: Callable[..., Both]) -> None:
     outbox = make()
     extents = []
     for index in range(9):
@@ -105,47 +127,47 @@ def test_a_rewind_hands_out_the_same_extents_again(make: Callable[..., Outbox]) 
         if index % 3 == 2:
             extents += taken(outbox)
     outbox.acknowledge(3)
-    outbox.rewind(3)
-    assert taken(outbox) == extents[1:]
-    outbox.rewind(9)
+    outbox.reader.rewind(3)
+    assert read(taken(outbox)) == read(extents[1:])
+    outbox.reader.rewind(9)
     assert taken(outbox) == []
 
 
 @pytest.mark.parametrize("watermark", range(10))
-def test_a_rewind_into_an_extent_splits_it(make: Callable[..., Outbox], watermark: int) -> None:
+def test_a_rewind_into_an_extent_splits_it(make: Callable[..., Both], watermark: int) -> None:
     outbox = make()
     for index in range(9):
         put(outbox, f"m{index}")
         if index == 5:
             taken(outbox)
-    outbox.rewind(watermark)
+    outbox.reader.rewind(watermark)
     again = taken(outbox)
     assert [record.template for record in read(again)] == [f"m{index}" for index in range(watermark, 9)]
     assert not again or again[0].first == watermark
     outbox.acknowledge(9)
-    assert outbox.unsent_bytes == 0
+    assert outbox.reader.unsent_bytes == 0
 
 
-def test_a_watermark_that_was_never_reached_is_refused(make: Callable[..., Outbox]) -> None:
+def test_a_watermark_that_was_never_reached_is_refused(make: Callable[..., Both]) -> None:
     outbox = make()
     put(outbox, "m")
     with pytest.raises(ProtocolError):
         outbox.acknowledge(2)
     with pytest.raises(ProtocolError):
-        outbox.rewind(2)
+        outbox.reader.rewind(2)
 
 
-def test_an_acknowledgement_is_idempotent_and_never_goes_back(make: Callable[..., Outbox]) -> None:
+def test_an_acknowledgement_is_idempotent_and_never_goes_back(make: Callable[..., Both]) -> None:
     outbox = make()
     for index in range(4):
         put(outbox, f"m{index}")
     taken(outbox)
     for watermark in (3, 3, 1):
         outbox.acknowledge(watermark)
-    assert (outbox.acknowledged, outbox.first) == (3, 3)
+    assert (outbox.acknowledged, outbox.reader.acknowledged) == (3, 3)
 
 
-def test_acknowledged_space_is_used_again_without_growing(make: Callable[..., Outbox]) -> None:
+def test_acknowledged_space_is_used_again_without_growing(make: Callable[..., Both]) -> None:
     outbox = make(4 << 20)
     for _ in range(20):
         for _ in range(1000):
@@ -156,7 +178,7 @@ def test_acknowledged_space_is_used_again_without_growing(make: Callable[..., Ou
     assert outbox.dropped == {}
 
 
-def test_a_full_outbox_drops_below_warning_first(make: Callable[..., Outbox]) -> None:
+def test_a_full_outbox_drops_below_warning_first(make: Callable[..., Both]) -> None:
     """Half of the last piece is kept for what matters."""
     outbox = make()
     low = fill(outbox)
@@ -166,7 +188,7 @@ def test_a_full_outbox_drops_below_warning_first(make: Callable[..., Outbox]) ->
     assert outbox.dropped == {20: 1, 40: 1}
 
 
-def test_a_gap_stands_where_the_dropped_records_are_missing(make: Callable[..., Outbox]) -> None:
+def test_a_gap_stands_where_the_dropped_records_are_missing(make: Callable[..., Both]) -> None:
     outbox = make()
     low = fill(outbox)
     put(outbox, "x" * 1000, 10)
@@ -180,17 +202,18 @@ def test_a_gap_stands_where_the_dropped_records_are_missing(make: Callable[..., 
     assert outbox.dropped == {20: 1, 10: 2}
 
 
-def test_a_gap_is_told_as_soon_as_there_is_room(make: Callable[..., Outbox]) -> None:
+def test_a_gap_is_told_as_soon_as_there_is_room(make: Callable[..., Both]) -> None:
     outbox = make()
     fill(outbox)
     head = outbox.head
     taken(outbox)
-    outbox.acknowledge(head - 1)
+    outbox.reader.acknowledge(head - 1)
+    outbox.trim()  # as the control thread does, and the next record
     assert outbox.head == head + 1
     assert read(taken(outbox))[-1].template.startswith("dropped")
 
 
-def test_a_flood_below_warning_does_not_fill_the_reserve_with_gaps(make: Callable[..., Outbox]) -> None:
+def test_a_flood_below_warning_does_not_fill_the_reserve_with_gaps(make: Callable[..., Both]) -> None:
     outbox = make()
     low = fill(outbox)
     for _ in range(10_000):
@@ -204,7 +227,7 @@ def no_space(*_: int) -> None:
 
 
 def test_a_disk_without_room_counts_as_a_full_outbox(
-    make: Callable[..., Outbox], monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., Both], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 10**18
     outbox = make(4 << 20, clock=lambda: now)
@@ -222,7 +245,7 @@ def test_a_disk_without_room_counts_as_a_full_outbox(
 
 
 def test_an_outbox_takes_a_hundredth_of_what_is_free(
-    make: Callable[..., Outbox], monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., Both], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = 400 << 20
     real = os.fstatvfs
@@ -239,43 +262,73 @@ def test_an_outbox_takes_a_hundredth_of_what_is_free(
     assert fill(make(), 40) > 0  # what little there is will do
 
 
-def test_more_levels_than_the_table_holds_are_counted_together(make: Callable[..., Outbox]) -> None:
+def test_more_levels_than_the_table_holds_are_counted_together(make: Callable[..., Both]) -> None:
     outbox = make()
     fill(outbox, 40)
     for levelno in range(1, 30):
         put(outbox, "x" * 1000, levelno)
-    outbox.close(delete=False)
-    dead = open_dead(outbox.path)
+    dead = open_dead(outbox.let_go())
     assert dead is not None
     assert sum(dead.header.dropped.values()) == 30
     assert dead.header.dropped == outbox.dropped
     dead.delete()
 
 
-def test_the_time_never_goes_back(make: Callable[..., Outbox]) -> None:
-    times = iter([10**18, 10**18 - 5, 10**18 + 7, 10**18 + 3, 10**18 + 4])
+def test_the_time_never_goes_back(make: Callable[..., Both]) -> None:
+    times = iter([10**18, 10**18 - 5, 10**18 + 7])
     outbox = make(clock=lambda: next(times))
-    put(outbox, "a")
-    put(outbox, "b")
-    assert outbox.low_ts == 10**18 + 7
-    put(outbox, "c")
+    for text in "abc":
+        put(outbox, text)
     assert [record.ts - 10**18 for record in read(taken(outbox))] == [0, 0, 7]
-    assert outbox.low_ts == 10**18 + 7
 
 
-def test_the_oldest_unsent_record_tells_its_time(make: Callable[..., Outbox]) -> None:
+def test_a_promise_about_time_waits_for_the_append_in_progress(make: Callable[..., Both]) -> None:
+    now = 10**18
+    promised: list[int] = []
+
+    def clock() -> int:
+        if inside:
+            inside.pop()
+            for later in (0, 10**9, PATIENCE_NS - 10**9, PATIENCE_NS + 1):
+                outbox.reader._clock = lambda later=later: now + later  # type: ignore[misc]
+                promised.append(outbox.reader.low_ts)
+        return now
+
+    inside: list[bool] = []
+    outbox = make(clock=clock)
+    put(outbox, "a")
+    assert outbox.reader.low_ts == now - MARGIN_NS
+    inside.append(True)
+    put(outbox, "b")  # stopped in the middle: for a while nothing is promised, then it holds nobody up any more
+    assert promised == [now - MARGIN_NS] * 3 + [now + PATIENCE_NS + 1 - MARGIN_NS]
+    outbox.reader._clock = lambda: now + 10**10
+    assert outbox.reader.low_ts == now + 10**10 - MARGIN_NS
+    outbox.reader._clock = lambda: now
+    assert outbox.reader.low_ts == now + 10**10 - MARGIN_NS  # it is not taken back
+
+
+@pytest.mark.parametrize("levelno", [20, 40])
+def test_a_dropped_record_is_not_in_progress(make: Callable[..., Both], levelno: int) -> None:
+    now = 10**18
+    outbox = make(clock=lambda: now)
+    fill(outbox, levelno)
+    now += 10**9
+    assert outbox.reader.low_ts == now - MARGIN_NS
+
+
+def test_the_oldest_unsent_record_tells_its_time(make: Callable[..., Both]) -> None:
     times = iter([10**18, 10**18 + 1, 10**18 + 2])
     outbox = make(clock=lambda: next(times))
-    assert outbox.oldest_unsent_ts is None
+    assert outbox.reader.oldest_unsent_ts is None
     put(outbox, "a")
     put(outbox, "b")
-    assert outbox.oldest_unsent_ts == 10**18
+    assert outbox.reader.oldest_unsent_ts == 10**18
     taken(outbox)
     put(outbox, "c")
-    assert outbox.oldest_unsent_ts == 10**18 + 2
+    assert outbox.reader.oldest_unsent_ts == 10**18 + 2
 
 
-def test_a_message_of_a_mebibyte_travels_whole(make: Callable[..., Outbox]) -> None:
+def test_a_message_of_a_mebibyte_travels_whole(make: Callable[..., Both]) -> None:
     outbox = make(64 << 20)
     message = "x" * (1 << 20)
     assert put(outbox, message)
@@ -285,7 +338,7 @@ def test_a_message_of_a_mebibyte_travels_whole(make: Callable[..., Outbox]) -> N
 @pytest.mark.parametrize("character", ["x", "é", "\U0001f600"])
 @pytest.mark.parametrize("capacity", [SMALL, 64 << 20])
 def test_a_longer_message_is_cut_and_says_how_much_is_missing(
-    make: Callable[..., Outbox], character: str, capacity: int
+    make: Callable[..., Both], character: str, capacity: int
 ) -> None:
     outbox = make(capacity)
     extra = {"exc": character * 300_000, "fields": {f"k{i}": character * 9000 for i in range(99)}, "artifact": "guards"}
@@ -300,7 +353,7 @@ def test_a_longer_message_is_cut_and_says_how_much_is_missing(
     assert len((record.message or "").encode()) > (7000 if capacity == SMALL else 900_000)
 
 
-def test_what_cannot_be_packed_travels_as_text(make: Callable[..., Outbox]) -> None:
+def test_what_cannot_be_packed_travels_as_text(make: Callable[..., Both]) -> None:
     outbox = make()
     assert outbox.append(20, "a", "%s", (object,), None, "a.py", 2**70, "f", "t", {"fields": {"k": object}})
     assert outbox.append(20, "a", "%d", (2**70,), None, "a.py", 1, "f", "t", None)
@@ -312,18 +365,18 @@ def test_what_cannot_be_packed_travels_as_text(make: Callable[..., Outbox]) -> N
     assert (found[3].template, found[3].args) == ("c\ud800 %d", [1])
 
 
-def test_the_file_is_for_this_user_only(make: Callable[..., Outbox]) -> None:
+def test_the_file_is_for_this_user_only(make: Callable[..., Both]) -> None:
     assert os.stat(make().path).st_mode & 0o777 == 0o600
 
 
-def test_a_closed_outbox_takes_and_hands_out_nothing(make: Callable[..., Outbox]) -> None:
+def test_a_closed_outbox_takes_nothing_and_keeps_what_it_has(make: Callable[..., Both]) -> None:
     outbox = make()
     put(outbox, "a")
     outbox.close(delete=False)
     assert not put(outbox, "b")
-    assert outbox.cut(True) is None
-    outbox.acknowledge(1)
-    assert (outbox.head, outbox.unsent_bytes, outbox.dropped) == (1, 0, {})
+    outbox.trim()
+    assert (outbox.head, outbox.dropped, outbox.reader.is_alive()) == (1, {}, False)
+    assert [record.template for record in read(taken(outbox))] == ["a"]
 
 
 def test_a_directory_that_cannot_be_written_is_an_error_with_a_way_out(tmp_path: Path) -> None:
@@ -376,7 +429,7 @@ def test_a_directory_that_others_may_write_to_is_refused(tmp_path: Path) -> None
 # Re-entrancy: each of these would wait for itself for ever if the lock were a plain one.
 
 
-def test_a_record_logged_while_one_is_packed_follows_it(make: Callable[..., Outbox]) -> None:
+def test_a_record_logged_while_one_is_packed_follows_it(make: Callable[..., Both]) -> None:
     """As from a signal handler: the clock is read inside the append, and logs."""
 
     def clock() -> int:
@@ -395,7 +448,7 @@ def test_a_record_logged_while_one_is_packed_follows_it(make: Callable[..., Outb
     assert [record.template for record in read(extents + taken(outbox))] == ["before", "outer", "inner"]
 
 
-def test_a_record_logged_while_an_extent_is_cut_is_taken(make: Callable[..., Outbox]) -> None:
+def test_a_record_logged_while_an_extent_is_cut_is_taken(make: Callable[..., Both]) -> None:
     outbox = make()
     put(outbox, "a")
     with outbox._inside():
@@ -403,7 +456,7 @@ def test_a_record_logged_while_an_extent_is_cut_is_taken(make: Callable[..., Out
     assert [record.template for record in read(taken(outbox))] == ["a", "b"]
 
 
-def test_many_threads_and_a_signal_handler_lose_and_double_nothing(make: Callable[..., Outbox]) -> None:
+def test_many_threads_and_a_signal_handler_lose_and_double_nothing(make: Callable[..., Both]) -> None:
     outbox = make(4 << 20)
     stop = threading.Event()
 
@@ -412,7 +465,7 @@ def test_many_threads_and_a_signal_handler_lose_and_double_nothing(make: Callabl
             assert put(outbox, f"{name} {index}")
 
     def forward() -> None:
-        while not stop.is_set() or outbox.unsent_bytes:
+        while not stop.is_set() or outbox.reader.unsent_bytes:
             while (extent := outbox.cut(True)) is not None:
                 found.extend(record.template for record in unpack_all(bytes(extent.view)))
                 outbox.acknowledge(extent.end)
@@ -450,11 +503,12 @@ def test_many_threads_and_a_signal_handler_lose_and_double_nothing(make: Callabl
 # Salvage.
 
 
-def salvaged(dead: DeadOutbox, watermark: int | None = None) -> list[Fields]:
-    return read(list(dead.extents(watermark)))
+def salvaged(dead: Reader, watermark: int | None = None) -> list[Fields]:
+    dead.rewind(dead.header.acknowledged if watermark is None else watermark)
+    return read(list(iter(lambda: dead.cut(True), None)))
 
 
-def test_a_living_outbox_is_left_alone(make: Callable[..., Outbox]) -> None:
+def test_a_living_outbox_is_left_alone(make: Callable[..., Both]) -> None:
     outbox = make()
     assert open_dead(outbox.path) is None  # in its own process, and it still holds its lock afterwards:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -465,15 +519,14 @@ def _is_alive(path: str) -> bool:
     return open_dead(path) is None
 
 
-def test_a_dead_outbox_gives_what_was_not_acknowledged(make: Callable[..., Outbox]) -> None:
+def test_a_dead_outbox_gives_what_was_not_acknowledged(make: Callable[..., Both]) -> None:
     outbox = make()
     for index in range(9):
         put(outbox, f"m{index}")
     taken(outbox)
     outbox.acknowledge(4)
     outbox.set_meta({"rank": 5})
-    outbox.close(delete=False)
-    dead = open_dead(outbox.path)
+    dead = open_dead(outbox.let_go())
     assert dead is not None
     assert open_dead(outbox.path) is None  # held
     assert (dead.header.stream, dead.header.acknowledged, dead.header.meta) == (STREAM, 4, {"rank": 5})
@@ -484,60 +537,80 @@ def test_a_dead_outbox_gives_what_was_not_acknowledged(make: Callable[..., Outbo
     assert not os.path.exists(outbox.path)
 
 
-def test_a_dead_outbox_knows_what_was_dropped(make: Callable[..., Outbox]) -> None:
+def test_a_dead_outbox_knows_what_was_dropped(make: Callable[..., Both]) -> None:
     outbox = make()
     fill(outbox)
     fill(outbox, 40)
-    outbox.close(delete=False)
-    dead = open_dead(outbox.path)
+    dead = open_dead(outbox.let_go())
     assert dead is not None
     assert dead.header.dropped == {20: 1, 40: 1}
     dead.delete()
 
 
-def test_what_lies_behind_damage_is_supplied_once_all_before_it_is_stored(make: Callable[..., Outbox]) -> None:
+def two_pieces(make: Callable[..., Both]) -> tuple[Both, int]:
+    """An outbox that has just gone on to its second piece, and the number of the first record there."""
     outbox = make()
-    while outbox.head < 2 or outbox._base == ring.START_BYTES:
+    while outbox._index == 0:
+        first = outbox.head
         put(outbox, "x" * 100)
     put(outbox, "last")
-    first = outbox._extent_first  # of the second piece
-    outbox.close(delete=False)
+    return outbox, first
+
+
+def spoil(outbox: Both, offset: int) -> None:
     with open(outbox.path, "r+b") as file:
-        file.seek(ring.START_BYTES + ring.PIECE_HEADER_BYTES + 2000)
+        file.seek(offset)
         file.write(b"\xff" * 100)
-    dead = open_dead(outbox.path)
+
+
+def test_what_lies_behind_damage_is_supplied_once_all_before_it_is_stored(make: Callable[..., Both]) -> None:
+    outbox, first = two_pieces(make)
+    spoil(outbox, outbox._file.start + 2000)
+    dead = open_dead(outbox.let_go())
     assert dead is not None
-    relic = Relic(dead)
-    before = relic.cut(True)
+    before = dead.cut(True)
     assert before is not None
-    assert (before.first, relic.cut(True), relic.acknowledged) == (0, None, 0)
-    relic.acknowledge(before.end)
-    behind = relic.cut(True)
+    assert (before.first, dead.cut(True), dead.acknowledged) == (0, None, 0)
+    dead.acknowledge(before.end)
+    behind = dead.cut(True)
     assert behind is not None
     # A collector that asks for the missing ones is told by this that they will not come.
-    assert behind.first == relic.acknowledged == first
-    assert (relic.missing, behind.end, relic.cut(True)) == (first - before.end, relic.head, None)
+    assert behind.first == dead.acknowledged == first
+    assert (dead.missing, behind.end, dead.cut(True)) == (first - before.end, dead.head, None)
     dead.delete()
 
 
-def test_a_dead_outbox_whose_end_is_damaged_is_done_when_the_rest_is_stored(make: Callable[..., Outbox]) -> None:
-    outbox = make()
-    while outbox.head < 2 or outbox._base == ring.START_BYTES:
-        put(outbox, "x" * 100)
-    outbox.close(delete=False)
-    with open(outbox.path, "r+b") as file:
-        file.seek(ring.START_BYTES + ring.PIECE_HEADER_BYTES + 2000)
-        file.write(b"\xff" * 100)
-        file.seek(ring.START_BYTES + outbox._file.piece + ring.PIECE_HEADER_BYTES)
-        file.write(b"\xff" * 100)
+def test_what_lies_behind_a_damaged_extent_of_the_same_piece_is_supplied(make: Callable[..., Both]) -> None:
+    outbox = make(4 << 20)
+    while outbox._entries < 3:
+        put(outbox, "x" * 1000)
+    spoil(outbox, outbox._file.start + TARGET_RAW_BYTES + 5000)
+    dead = open_dead(outbox.let_go())
+    assert dead is not None
+    whole, before = dead.cut(True), dead.cut(True)
+    assert whole is not None
+    assert before is not None
+    assert (before.first, dead.cut(True)) == (whole.end, None)
+    dead.acknowledge(before.end)
+    behind = dead.cut(True)
+    assert behind is not None
+    assert behind.first == 2 * whole.end
+    assert dead.missing == behind.first - before.end
+    dead.delete()
+
+
+def test_a_dead_outbox_whose_end_is_damaged_is_done_when_the_rest_is_stored(make: Callable[..., Both]) -> None:
+    outbox, _ = two_pieces(make)
+    outbox.let_go()
+    spoil(outbox, outbox._file.start + 2000)
+    spoil(outbox, outbox._base)
     dead = open_dead(outbox.path)
     assert dead is not None
-    relic = Relic(dead)
-    before = relic.cut(True)
+    before = dead.cut(True)
     assert before is not None
-    relic.acknowledge(before.end)
-    assert relic.cut(True) is None
-    assert relic.acknowledged == relic.head == before.end + relic.missing > before.end
+    dead.acknowledge(before.end)
+    assert dead.cut(True) is None
+    assert dead.acknowledged == dead.head == before.end + dead.missing > before.end
     dead.delete()
 
 
@@ -558,15 +631,16 @@ def test_any_damage_gives_whole_records_or_none(data: st.DataObject) -> None:
         outbox.close(delete=False)
         image = bytearray(Path(outbox.path).read_bytes())
         for _ in range(data.draw(st.integers(0, 5))):
-            where = data.draw(st.sampled_from([0, ring.START_BYTES, ring.START_BYTES + 32768]))
+            where = data.draw(st.sampled_from([0, ring.HEADER_BYTES, 20_480, outbox._file.start, outbox._base]))
             where += data.draw(st.integers(0, 2000))
             noise = data.draw(st.binary(min_size=1, max_size=20))
             image[where : where + len(noise)] = noise
         Path(outbox.path).write_bytes(image[: data.draw(st.integers(0, len(image)))])
         dead = open_dead(outbox.path)
         if dead is not None:
-            for extent in dead.extents():
+            while (extent := dead.cut(True)) is not None:
                 assert len(list(unpack_all(bytes(extent.view)))) == extent.count
+                dead.acknowledge(extent.end)
             dead.delete()
 
 
@@ -574,9 +648,9 @@ class Tape:
     """Every store into an outbox's file, in order."""
 
     def __init__(self, outbox: Outbox) -> None:
-        self.start = bytes(outbox._view)
+        self.start = bytes(outbox._file.view)
         self.stores: list[tuple[int, bytes]] = []
-        outbox._view = outbox._file.view = _Taped(outbox._view, self.stores)  # type: ignore[assignment]
+        outbox._map = outbox._file.map = _Taped(outbox._map, self.stores)  # type: ignore[assignment]
         outbox._words = outbox._file.words = _TapedWords(outbox._words, self.stores)  # type: ignore[assignment]
 
     def image(self, count: int, size: int) -> bytes:
@@ -584,19 +658,22 @@ class Tape:
         image = bytearray(self.start)
         for where, data in [*self.stores[:count], (self.stores[count][0], self.stores[count][1][:size])]:
             image[where : where + len(data)] = data
+        image[PID_OFFSET : PID_OFFSET + 8] = bytes(8)  # no process has this number
         return bytes(image)
 
     def stops(self) -> list[tuple[int, int]]:
-        """Where a writer may be stopped: in any byte of a piece's header, within a record, before a word."""
+        """Where a writer may be stopped: in any byte of the table, within a record, before a word."""
         return [
             (index, size)
             for index, (_, data) in enumerate(self.stores)
-            for size in {8: [0], ring.PIECE_HEADER_BYTES: range(25)}.get(len(data), [0, len(data) // 2, len(data) - 1])
+            for size in {8: [0], ring.ENTRY_BYTES: range(ring.ENTRY_BYTES)}.get(
+                len(data), [0, len(data) // 2, len(data) - 1]
+            )
         ]
 
 
 class _Taped:
-    def __init__(self, inner: memoryview, stores: list[tuple[int, bytes]]) -> None:
+    def __init__(self, inner: Any, stores: list[tuple[int, bytes]]) -> None:
         self.inner, self.stores = inner, stores
 
     def __getitem__(self, key: Any) -> Any:
@@ -605,6 +682,12 @@ class _Taped:
     def __setitem__(self, key: slice, data: bytes) -> None:
         self.stores.append((key.start, data))
         self.inner[key] = data
+
+    def close(self) -> None:
+        self.inner.close()
+
+    def size(self) -> int:
+        return len(self.inner)
 
     def release(self) -> None:
         self.inner.release()
@@ -620,9 +703,8 @@ ACTIONS = st.lists(
     st.one_of(
         st.tuples(st.just("append"), st.sampled_from([10, 40]), st.sampled_from([10, 1000, 6000])),
         st.tuples(st.just("append"), st.just(20), st.just(3000)),
-        st.tuples(st.just("cut"), st.booleans(), st.just(0)),
         st.tuples(st.just("acknowledge"), st.sampled_from([0.5, 0.97, 1.0]), st.just(0)),
-        st.tuples(st.just("rewind"), st.floats(0, 1), st.just(0)),
+        st.tuples(st.just("trim"), st.just(0), st.just(0)),
     ),
     min_size=20,
     max_size=100,
@@ -652,12 +734,12 @@ def check_stopped(actions: list[Any], choose: Callable[[list[tuple[int, int]]], 
             if action == "append":
                 if put(outbox, f"{number} {'x' * size}", what):
                     written[outbox.head - 1] = str(number)
-            elif action == "cut":
-                outbox.cut(what)
             elif action == "acknowledge":
-                outbox.acknowledge(int(what * outbox.head))
+                watermark = int(what * outbox.head)
+                if watermark > outbox.acknowledged:
+                    outbox._words[ring.ACKNOWLEDGED] = watermark
             else:
-                outbox.rewind(outbox.acknowledged + int(what * (outbox.head - outbox.acknowledged)))
+                outbox.trim()
             for gap in range(head, outbox.head):
                 written.setdefault(gap, "dropped")
             heads.append((len(tape.stores), outbox.head))
@@ -677,7 +759,7 @@ def check_stopped(actions: list[Any], choose: Callable[[list[tuple[int, int]]], 
 
 
 @pytest.mark.multiprocess
-def test_a_child_leaves_the_parents_outbox_alone(make: Callable[..., Outbox], tmp_path: Path) -> None:
+def test_a_child_leaves_the_parents_outbox_alone(make: Callable[..., Both], tmp_path: Path) -> None:
     outbox = make()
     put(outbox, "before")
     extent = outbox.cut(True)
@@ -685,6 +767,7 @@ def test_a_child_leaves_the_parents_outbox_alone(make: Callable[..., Outbox], tm
     pid = os.fork()
     if pid == 0:
         outbox.abandon()
+        outbox.reader.close()
         taken_by_child = put(outbox, "child")
         own = Outbox(tmp_path / "child", stream=b"c" * 16, meta={}, capacity=SMALL)
         put(own, "own")
@@ -701,7 +784,7 @@ def test_a_child_leaves_the_parents_outbox_alone(make: Callable[..., Outbox], tm
 
 
 @pytest.mark.multiprocess
-def test_a_child_is_not_held_up_by_a_lock_that_the_parent_held(make: Callable[..., Outbox]) -> None:
+def test_a_child_is_not_held_up_by_a_lock_that_the_parent_held(make: Callable[..., Both]) -> None:
     outbox = make()
     inside, leave = threading.Event(), threading.Event()
 

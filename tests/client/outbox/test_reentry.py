@@ -46,7 +46,8 @@ def run(directory: Path, script: str) -> dict[str, list[str]]:
     for path in directory.iterdir():
         dead = open_dead(path)
         assert dead is not None
-        records = [record for extent in dead.extents() for record in unpack_all(bytes(extent.view))]
+        extents = list(iter(lambda: dead.cut(True), None))  # noqa: B023
+        records = [record for extent in extents for record in unpack_all(bytes(extent.view))]
         found[path.name] = [message_of(record) for record in records]
         dead.delete()
     return found

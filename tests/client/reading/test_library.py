@@ -120,6 +120,25 @@ def test_a_live_run_of_a_collector_elsewhere_comes_before_old_runs_here(
     assert find(environ, "new").name == "new"
 
 
+def test_a_list_of_runs_is_of_the_directory_or_else_of_the_collector(
+    new_run: NewRun, environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def names(directory: Path | None = None, collector: str | None = None) -> list[str]:
+        with Libraries(directory, collector, None, environ) as libraries:
+            return [run.name for run in libraries.meant().runs()]
+
+    elsewhere = new_run("elsewhere")
+    assert names() == []
+    announce(elsewhere.path.parent, tmp_path / "state")
+    monkeypatch.setattr(Operator, "rows", [row("far")])
+    assert names() == ["elsewhere"]
+    assert names(directory=tmp_path / "nothing") == []
+    assert names(collector="tcp://n9:1") == ["far"]
+    (tmp_path / "tlogs-runs" / "here").mkdir(parents=True)
+    (tmp_path / "tlogs-runs" / "here" / "run.json").write_text('{"name": "here", "created_ns": 1}')
+    assert names() == ["here"]
+
+
 def test_a_run_that_nobody_has_is_answered_with_where_it_was_looked_for(environ: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match=r"no runs in tlogs-runs, and no collector: .*--dir says where runs are"):
         find(environ, "nope")
@@ -137,7 +156,7 @@ def test_a_collector_on_another_machine_is_read_over_the_connection(
         assert isinstance(found, CollectorRun)
         assert found.name == "far"
         assert len(list(found.frames())) == 2
-    with pytest.raises(ConfigError, match=f"no run 'nope' at {ENDPOINT}: there are far, over"):
+    with pytest.raises(ConfigError, match=f"no run 'nope' at {ENDPOINT}; there are: far, over"):
         find(environ, "nope", collector=ENDPOINT)
 
 
@@ -258,8 +277,8 @@ def test_where_no_run_has_begun_a_reader_may_wait_for_one(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("r", "'r' begins the names of 2 runs at tcp://.*: run2, run1"),
-        ("latest~2", "no run latest~2 at tcp://.*: there are 2, run2, run1"),
+        ("r", "2 runs at tcp://.* begin with 'r': run2, run1"),
+        ("latest~2", "no run latest~2 at tcp://.*; there are: run2, run1"),
     ],
 )
 def test_the_same_rules_hold_for_a_collectors_runs(

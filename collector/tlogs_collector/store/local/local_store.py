@@ -267,6 +267,10 @@ class LocalStore:
                     found.append(values)
         return found
 
+    def run_meta(self, run: str) -> Mapping[str, Any]:
+        """The metadata of an open run."""
+        return self._runs[run].stored.meta
+
     def set_meta(self, run: str, meta: Mapping[str, Any]) -> None:
         """Replace the run's metadata."""
         directory = self._runs[run]

@@ -36,7 +36,7 @@ from tlogs_shared.storage.segment import (
     unpack_stream,
 )
 
-__all__ = ["ClosedSegment", "Recovery"]
+__all__ = ["ClosedSegment", "Repair"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class _Found:
 
 
 @dataclass(slots=True)
-class Recovery:
+class Repair:
     """Goes through a run's segments; afterwards its fields say what there is.
 
     `last_frames` says for each stream in which segment its last stream frame stands. With `trusted`, nothing behind

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 from tlogs_collector.store.disk import Disk
-from tlogs_collector.store.local.repair import ClosedSegment, Recovery
+from tlogs_collector.store.local.repair import ClosedSegment, Repair
 from tlogs_collector.store.local.whole_file import read_map, write_map
 from tlogs_collector.store.store import RunFailed, StoredRun, StoredStream
 from tlogs_shared.errors import MessageError, StoreError
@@ -106,23 +106,23 @@ class RunDirectory:
                 self.ledger = Ledger.from_map(values)
         except MessageError as error:
             notes.append(f"{LEDGER_FILE}: {error}; what was removed counts as missing")
-        recovery = Recovery(self.disk, self.path, self.ledger, trusted, notes=notes)
-        recovery.run()
+        repair = Repair(self.disk, self.path, self.ledger, trusted, notes=notes)
+        repair.run()
         if CONTROL_FILE in self.disk.names(self.path):
             self._open_control()  # lines of an earlier life may not be synced yet
-        self.closed = recovery.segments
+        self.closed = repair.segments
         # An entry for a segment that is whole was written just before a crash: nothing was taken out.
         thinned = {number for number, segment in self.closed.items() if segment.thinned}
         self.ledger = replace(self.ledger, thinned={n: c for n, c in self.ledger.thinned.items() if n in thinned})
-        self.last_frames = recovery.last_frames
-        self._end = recovery.end
-        self._next_number = max(recovery.next_number, self._next_number)
+        self.last_frames = repair.last_frames
+        self._end = repair.end
+        self._next_number = max(repair.next_number, self._next_number)
         self.stored = StoredRun(
             self.name,
             known,
-            recovery.streams,
+            repair.streams,
             list(dict.fromkeys(notes)),
-            sum(segment.size for segment in recovery.segments.values()),
+            sum(segment.size for segment in repair.segments.values()),
             sum(self.ledger.removed().values()),
         )
         self._notes = []

@@ -20,7 +20,7 @@ from tlogs.levels.clauses import parse_specs
 from tlogs.levels.registry import recorded
 from tlogs.outbox import ring
 from tlogs.reading import filters
-from tlogs_shared import quantity
+from tlogs_shared import level_names, quantity
 from tlogs_shared.end import End
 from tlogs_shared.errors import ConfigError, DirectiveError, MessageError
 from tlogs_shared.origin import Origin, StreamInfo
@@ -182,7 +182,7 @@ DECODERS: Final[dict[str, Decoder]] = {
     "duration": Decoder(lambda data: quantity.parse_duration(_text(data)), ConfigError, [b"250ms", b"2h"]),
     "size": Decoder(lambda data: quantity.parse_size(_text(data)), ConfigError, [b"20GB", b"64M"]),
     "secret": Decoder(lambda data: parse_secret(_text(data), "secret"), ConfigError, [b"5" * 64]),
-    "level": Decoder(lambda data: filters.parse_level(_text(data)), ConfigError, [b"WARNING", b"15"]),
+    "level": Decoder(lambda data: level_names.parse_level(_text(data)), ConfigError, [b"WARNING", b"15"]),
     "pattern": Decoder(lambda data: filters.parse_pattern(_text(data)), ConfigError, [b"loss [0-9]+"]),
     "moment": Decoder(
         lambda data: filters.parse_moment(_text(data), 10**18, 10**18), ConfigError, [b"12:30:00", b"5m", b"2026-01-02"]

@@ -24,6 +24,7 @@ from tlogs.operator.job import connect
 from tlogs.reading.library import directory_of_runs
 from tlogs.reading.stored import read
 from tlogs_shared.errors import ConfigError
+from tlogs_shared.level_names import NAMES
 from tlogs_shared.protocol.notice import FILE_NAME
 
 __all__ = ["command"]
@@ -173,7 +174,7 @@ def _summarise(directory: Path, run: str) -> None:
         if record.rank == RANKS:
             last_words = record.message
     _say("what the store holds, read back from its segments:")
-    names = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+    names = list(NAMES.values())
     rows = [
         [label, str(count), *(str(levels[label][name]) for name in names)] for label, count in sorted(ranks.items())
     ]

@@ -13,7 +13,7 @@ from tlogs.cli import candidates
 from tlogs.cli.answers import answers, fold, in_words, job_at, run_option
 from tlogs.cli.options import DURATION, collector_options, json_option, live_run_argument, one_run
 from tlogs.cli.table import duration, show_table
-from tlogs.operator.job import level_name
+from tlogs_shared.level_names import setting_text
 from tlogs_shared.protocol.rows import LeaseRow, RankLevels
 
 __all__ = ["levels", "reset"]
@@ -86,7 +86,7 @@ def _show_leases(leases: Sequence[LeaseRow]) -> None:
         return
     rows = []
     for lease in leases:
-        settings = " ".join(f"{name}={level_name(value)}" for name, value in lease["settings"].items())
+        settings = " ".join(f"{name}={setting_text(value)}" for name, value in lease["settings"].items())
         left = "until reset" if lease["ttl_s"] is None else f"{duration(lease['ttl_s'])} left"
         how = " ".join(word for word, given in (("replace", lease["replace"]), ("force", lease["force"])) if given)
         scope = lease["ranks"] + (f" on {lease['hosts']}" if lease["hosts"] else "")

@@ -77,7 +77,7 @@ def ranks(
     folded = len(rows) > FOLD_ABOVE and not everything and sys.stdout.isatty()
     shown = rows if not folded else [row for row in rows if row["state"] not in ("live", "done")][:FOLD_ABOVE]
     if shown:
-        _show_rows([_cells(row) for row in shown])
+        show_table(HEAD, [_cells(row) for row in shown], right=HEAD_RIGHT, usual=USUAL)
     if folded:
         for state in ORDER:
             group = RankSet.of(row["rank"] for row in rows if row["state"] == state)
@@ -88,14 +88,6 @@ def ranks(
         if row.get("outbox"):
             click.echo(f"rank {row['rank']} left {row['outbox']}; on {row['host']}, run: tlogs recover")
     return 0
-
-
-def _show_rows(rows: list[list[str]]) -> None:
-    """Print the rows; a terminal is spared the columns in which all is as usual."""
-    columns = list(range(len(HEAD)))
-    if sys.stdout.isatty():
-        columns = [at for at in columns if any(row[at] != USUAL.get(HEAD[at]) for row in rows)]
-    show_table([HEAD[at] for at in columns], [[row[at] for at in columns] for row in rows], right=HEAD_RIGHT)
 
 
 def _cells(row: RankRow) -> list[str]:

@@ -69,7 +69,8 @@ def _show(found: Sequence[Run], *, verify: bool, as_json: bool) -> int:
         if verify:
             head.append("VERIFIED")
             cells = [[*row, "no" if notes else "yes"] for row, notes in zip(cells, faults, strict=True)]
-        show_table(head, cells, right="DURATION RANKS RECORDS DROPPED LOST SIZE")
+        right = "DURATION RANKS RECORDS DROPPED LOST SIZE"
+        show_table(head, cells, right=right, usual={"DROPPED": "0", "LOST": "0"})
         for one, notes in zip(summaries, faults, strict=True):
             for note in notes:
                 click.echo(f"{one.name}: {note}")

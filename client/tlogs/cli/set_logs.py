@@ -21,8 +21,9 @@ from tlogs.cli.options import DURATION, collector_options, hosts_option, json_op
 from tlogs.cli.spec import SpecCommand
 from tlogs.levels.clauses import parse_specs
 from tlogs.levels.registry import recorded
-from tlogs.operator.job import DEFAULT_TTL_S, Job, Result, level_name
+from tlogs.operator.job import DEFAULT_TTL_S, Job, Result
 from tlogs_shared.errors import ConfigError
+from tlogs_shared.level_names import setting_text
 from tlogs_shared.protocol.lease import Lease
 from tlogs_shared.rankset import RankSet
 
@@ -154,7 +155,7 @@ def _announcement(specs: Sequence[str], settings: Mapping[str, int | bool]) -> s
     bare = {clause.strip() for spec in specs for clause in spec.split(",")}
     lines = []
     for name, value in settings.items():
-        line = f"{name:{width}} → {level_name(value)}"
+        line = f"{name:{width}} → {setting_text(value)}"
         if name in bare and value == logging.INFO and value is not True:
             line += f"  ({name}=DEBUG for everything)"
         lines.append(f"{line}\n")

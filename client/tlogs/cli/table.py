@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 import click
@@ -16,8 +18,19 @@ ZERO_WIDTH_JOINER: Final = "\u200d"
 """Part of many emoji; other characters of its kind turn the direction of writing around, and are shown instead."""
 
 
-def show_table(head: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -> None:
-    """Print a table; its head is bold where colours are wanted."""
+def show_table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    right: str = "",
+    usual: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Print a table; its head is bold where colours are wanted.
+
+    A terminal is narrow: there a column is left out whose cells all are what *usual* has for it.
+    """
+    if sys.stdout.isatty():
+        columns = [at for at, name in enumerate(head) if any(row[at] != usual.get(name) for row in rows)]
+        head, rows = [head[at] for at in columns], [[row[at] for at in columns] for row in rows]
     first, rest = table(head, rows, right).split("\n", 1)
     click.echo(f"{click.style(first, bold=True)}\n{rest}", nl=False)
 

@@ -6,33 +6,15 @@ a level for an artifact; on or off for a component.
 
 from __future__ import annotations
 
-import difflib
-import logging
 import re
 from collections.abc import Iterable, Mapping
 
 from tlogs.levels.registry import ALL, Registry
-from tlogs.levels.state import level_names
 from tlogs.levels.torch_logs import LEVEL_OF_SIGN, Directive, parse
-from tlogs_shared.errors import DirectiveError
+from tlogs_shared.errors import ConfigError, DirectiveError
+from tlogs_shared.level_names import parse_level
 
-__all__ = ["parse_level", "parse_specs"]
-
-
-def parse_level(text: str) -> int:
-    """A level by its name in any case, or by its number.
-
-    Raises:
-        DirectiveError: neither a name that logging knows nor a number.
-    """
-    names = {name.upper(): logging.getLevelName(name) for name in ("NOTSET", "WARN", "FATAL", *level_names())}
-    if text.upper() in names:
-        return int(names[text.upper()])
-    if re.fullmatch(r"\d{1,3}", text):
-        return int(text)
-    close = difflib.get_close_matches(text.upper(), list(names), n=1)
-    meant = f" (did you mean {close[0]}?)" if close else ""
-    raise DirectiveError(f"unknown level {text!r}{meant}: expected {', '.join(level_names())}, or a number")
+__all__ = ["parse_specs"]
 
 
 def parse_specs(specs: Iterable[str], registry: Registry) -> Mapping[str, int | bool]:
@@ -78,4 +60,7 @@ def _setting(clause: str, name: str, value: str, registry: Registry, *, signed: 
         if name == ALL or name in registry.components:
             raise DirectiveError(f"{clause!r}: {name} is a component and has a level; say {name}=DEBUG")
         return switch
-    return parse_level(value)
+    try:
+        return parse_level(value)
+    except ConfigError as error:
+        raise DirectiveError(f"{clause!r}: {error}") from None

@@ -12,6 +12,7 @@ from tlogs.levels.registry import ALL, Registry, emitters, lineage
 from tlogs.levels.state import DEFAULT_LEVEL, LevelState, loggers_behind, overlay
 from tlogs.levels.torch_logs import FindModule, from_text, parse
 from tlogs_shared.errors import DirectiveError
+from tlogs_shared.level_names import level_name, setting_text
 
 __all__ = ["ArtifactLine", "Explanation", "LoggerLine", "explain"]
 
@@ -77,7 +78,7 @@ def explain(specs: Iterable[str], registry: Registry, find_module: FindModule) -
         for name in settings:
             if name != ALL and not (name in registry.components or name in registry.artifacts):
                 _refuse_unless(could_be_module(name), name, registry)
-        clauses = [(name, f"{name}={_value(value)}") for name, value in settings.items()]
+        clauses = [(name, f"{name}={setting_text(value)}") for name, value in settings.items()]
         state = overlay(LevelState(), settings, registry)
     else:
         state, registry = from_text(text, registry, could_be_module)
@@ -90,8 +91,7 @@ def explain(specs: Iterable[str], registry: Registry, find_module: FindModule) -
         notes.append("nothing is set: torch and what lies below it at WARNING, no artifact named")
     return Explanation(
         loggers=[
-            LoggerLine(logger, logging.getLevelName(level), by.get(logger, ""))
-            for logger, level in sorted(state.levels.items())
+            LoggerLine(logger, level_name(level), by.get(logger, "")) for logger, level in sorted(state.levels.items())
         ],
         artifacts=[_artifact(name, state, registry, by) for name in sorted(registry.artifacts)],
         notes=notes,
@@ -101,10 +101,6 @@ def explain(specs: Iterable[str], registry: Registry, find_module: FindModule) -
 def _refuse_unless(fits: bool, name: str, registry: Registry) -> None:
     if not fits:
         raise DirectiveError(f"unknown name {name!r} (did you mean {registry.suggest(name)!r}?)")
-
-
-def _value(value: int | bool) -> str:
-    return {True: "on", False: "off"}[value] if type(value) is bool else str(logging.getLevelName(value))
 
 
 def _artifact(name: str, state: LevelState, registry: Registry, by: Mapping[str, str]) -> ArtifactLine:
@@ -122,9 +118,7 @@ def _artifact(name: str, state: LevelState, registry: Registry, by: Mapping[str,
     if not found:
         return ArtifactLine(name, False, "it is not named; where the logger above it is at DEBUG it is shown")
     owner, level = min(found, key=lambda pair: pair[1])
-    return ArtifactLine(
-        name, False, f"{owner} is at {logging.getLevelName(level)}, and an artifact's records are DEBUG"
-    )
+    return ArtifactLine(name, False, f"{owner} is at {level_name(level)}, and an artifact's records are DEBUG")
 
 
 def _levels_above(

@@ -14,12 +14,13 @@ even built. torch leaves such a logger enabled, lets the program format its reco
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from tlogs.levels.registry import Registry
 from tlogs_shared.errors import DirectiveError
+from tlogs_shared.level_names import NAMES
 
 __all__ = [
     "DEFAULT_LEVEL",
@@ -173,10 +174,5 @@ def level_number(value: object) -> int:
         raise TypeError(f"Level not an integer or a valid string: {value!r}")
     number = logging.getLevelName(value)
     if not isinstance(number, int):
-        raise DirectiveError(f"Unknown level: {value!r}; expected {', '.join(level_names())}")
+        raise DirectiveError(f"Unknown level: {value!r}; expected {', '.join(NAMES.values())}")
     return number
-
-
-def level_names() -> Iterable[str]:
-    """The names of levels that logging knows, from DEBUG up, without its synonyms."""
-    return [logging.getLevelName(number) for number in sorted(logging._levelToName) if number != logging.NOTSET]

@@ -1,5 +1,6 @@
 """Levels put onto this process's loggers, and leases laid over them.
 
-In reading order: `controller` and `layer` over a `base`, which is `without_torch` or `with_torch`; `outcome` (the
-answer to an operator); `torch_api` (torch's own functions); `import_hook`, `module_lookup`, `torch_format`.
+In reading order: `controller` and `layer` over a `base`, which is `without_torch` or `with_torch`; `leases` with
+`outcome` (the answer to an operator); `torch_api` (torch's own functions); `import_hook`, `module_lookup`,
+`torch_format`.
 """

@@ -37,6 +37,7 @@ from tlogs.loggers.layer import Layer
 from tlogs.loggers.module_lookup import find_module, locate
 from tlogs.loggers.outcome import Outcome, judge
 from tlogs.loggers.with_torch import INTERNAL, trace_id
+from tlogs_shared.level_names import level_name
 from tlogs_shared.protocol.lease import Lease
 
 __all__ = ["LEVELS", "Levels", "Outcome", "trace_id"]
@@ -257,11 +258,11 @@ def _without(lease: Lease, names: set[str]) -> Lease:
 
 def _configured(loggers: Sequence[str], state: LevelState) -> str | None:
     levels = [state.levels[name] for name in loggers if name in state.levels]
-    return logging.getLevelName(min(levels)) if levels else None
+    return level_name(min(levels)) if levels else None
 
 
 def _effective(loggers: Sequence[str]) -> str:
-    return str(logging.getLevelName(min(logging.getLogger(name).getEffectiveLevel() for name in loggers)))
+    return level_name(min(logging.getLogger(name).getEffectiveLevel() for name in loggers))
 
 
 LEVELS: Final = Levels()

@@ -9,6 +9,7 @@ from typing import Literal
 
 from tlogs.levels.registry import Registry
 from tlogs.levels.state import loggers_behind
+from tlogs_shared.level_names import level_name
 from tlogs_shared.protocol.lease import Lease, visible
 
 __all__ = ["Outcome", "judge"]
@@ -57,8 +58,8 @@ def _complaints(name: str, lease: Lease, registry: Registry, unknown: Set[str]) 
         return
     if logging.root.manager.disable >= level:
         yield (
-            f"logging.disable({logging.getLevelName(logging.root.manager.disable)}) in this program silences "
-            f"{logging.getLevelName(level)}; logging.disable(logging.NOTSET) lifts it"
+            f"logging.disable({level_name(logging.root.manager.disable)}) in this program silences "
+            f"{level_name(level)}; logging.disable(logging.NOTSET) lifts it"
         )
         return
     for logger in _loggers(name, registry):
@@ -68,7 +69,7 @@ def _complaints(name: str, lease: Lease, registry: Registry, unknown: Set[str]) 
                 "unless disable_existing_loggers=False); --force enables it"
             )
         elif logger.getEffectiveLevel() != level:
-            now = logging.getLevelName(logger.getEffectiveLevel())
+            now = level_name(logger.getEffectiveLevel())
             yield f"{logger.name} is at {now}: a later lease, or the program itself, has set it"
 
 

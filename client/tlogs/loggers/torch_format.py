@@ -11,13 +11,15 @@ import sys
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Final
 
 from tlogs.levels.registry import Registry
 from tlogs_shared.errors import ConfigError
+from tlogs_shared.level_names import LETTERS, NAMES
 
 __all__ = ["TorchFormatter", "find_formatter", "open_file"]
 
-_LETTERS = {"DEBUG": "V", "INFO": "I", "WARNING": "W", "ERROR": "E", "CRITICAL": "C"}
+_LETTERS: Final = {name: LETTERS[number] for number, name in NAMES.items()}
 
 
 class TorchFormatter(logging.Formatter):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -167,10 +166,3 @@ def connect(
         environ, secret_file=secret_file, secret=secret
     )
     return Job(Operator(address, timeout=timeout), run)
-
-
-def level_name(value: int | bool) -> str:
-    """A setting's value as an operator would type it."""
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return str(logging.getLevelName(value))

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgpack
 
-from tlogs_shared.storage.record import level_name
+from tlogs_shared.level_names import level_name
 
 __all__ = ["GAP_BYTES", "Drops"]
 

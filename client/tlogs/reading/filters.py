@@ -20,6 +20,7 @@ from typing import Final, TypedDict
 from tlogs.levels.registry import recorded
 from tlogs.reading.entry import names_of, trouble_of
 from tlogs_shared.errors import ConfigError
+from tlogs_shared.level_names import parse_level
 from tlogs_shared.origin import StreamInfo
 from tlogs_shared.quantity import parse_duration
 from tlogs_shared.rankset import RankSet
@@ -31,7 +32,6 @@ __all__ = [
     "FilterOptions",
     "StreamFilter",
     "make_filter",
-    "parse_level",
     "parse_moment",
     "parse_pattern",
 ]
@@ -83,7 +83,7 @@ class Filter:
     """A number, `all`, or `last`: for each rank the newest one that was seen."""
 
     def streams(self, streams: Mapping[bytes, StreamInfo]) -> dict[bytes, StreamFilter]:
-        """The streams that are wanted, each with what is asked of its batches and records."""
+        """The streams that are wanted, each with the conditions on its batches and records."""
         newest: dict[object, int] = {}
         for info in streams.values():
             who = _who(info)
@@ -106,7 +106,7 @@ class Filter:
         return StreamFilter(self.level, since, until, _all_of(self._tests(since, until)))
 
     def _tests(self, since: int | None, until: int | None) -> list[Test]:
-        """What is asked of each record, the cheap questions first."""
+        """The conditions on each record, the cheap ones first."""
         tests: list[Test] = []
         if (level := self.level) is not None:
             tests.append(lambda record: record.levelno >= level)
@@ -134,7 +134,7 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class StreamFilter:
-    """What is asked of one stream's batches and records; the times are the stream's own."""
+    """The conditions on one stream's batches and records; the times are the stream's own."""
 
     level: int | None = None
     since: int | None = None
@@ -143,11 +143,11 @@ class StreamFilter:
     """None where every record of a wanted batch may be wanted."""
 
     def header(self, header: Header) -> bool:
-        """Whether the batch can hold anything that is wanted."""
+        """Return True if the batch can hold a wanted record."""
         return self.span(header.level, header.first_ts, header.last_ts)
 
     def span(self, level: int, first_ts: int, last_ts: int) -> bool:
-        """Whether a batch with this highest level, first and last time can."""
+        """Return True if a batch with this highest level, first and last time can."""
         return (
             (self.level is None or level >= min(self.level, _HIGHEST_IN_HEADER))
             and (self.since is None or last_ts >= self.since)
@@ -185,7 +185,7 @@ def _of_component(name: str) -> Test:
 
 
 def _searched(record: Fields) -> str:
-    """What a pattern is held against: the message, and below it the exception and the stack."""
+    """What a pattern is matched against: the message, and below it the exception and the stack."""
     message = message_of(record)
     return message if record.extra is None else "\n".join([message, *trouble_of(record.extra)])
 
@@ -259,7 +259,7 @@ def parse_pattern(text: str) -> re.Pattern[str]:
     """A regular expression, as `--grep` takes it.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: *text* is not one.
     """
     try:
         return re.compile(text)
@@ -267,31 +267,6 @@ def parse_pattern(text: str) -> re.Pattern[str]:
         raise ConfigError(
             f"pattern {text!r}: {error}; expected a regular expression, as Python's re has them"
         ) from None
-
-
-_LEVELS: Final = {
-    **{"NOTSET": 0, "DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50},
-    **{"WARN": 30, "FATAL": 50, "V": 10, "D": 10, "I": 20, "W": 30, "E": 40, "C": 50},
-}
-
-
-def parse_level(text: str | int) -> int:
-    """A level by name, by the letter that stands in the text format, or by number.
-
-    >>> parse_level("warning"), parse_level("V"), parse_level("15")
-    (30, 10, 15)
-
-    Raises:
-        ConfigError: it is none.
-    """
-    if isinstance(text, int):
-        return text
-    level = _LEVELS.get(text.upper())
-    if level is None:
-        if not re.fullmatch(r"\d{1,9}", text, re.ASCII):
-            raise ConfigError(f"level {text!r}: expected DEBUG, INFO, WARNING, ERROR, CRITICAL or a number")
-        level = int(text)
-    return level
 
 
 _TIME_OF_DAY: Final = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2})(?:[.,](\d{1,9}))?)?", re.ASCII)

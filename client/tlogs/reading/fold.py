@@ -1,7 +1,7 @@
 """The same record from many ranks, shown once with its rank set.
 
 Two records are the same where level, logger, place and text are. A *group* holds at most one record of each rank, and
-stands where its first record stood. A record joins a group only if that group comes after every group that its rank is
+appears where its first record was. A record joins a group only if that group comes after every group that its rank is
 in already: so each rank's own order is kept, and no rank's lines are folded with each other.
 
 Only ranks are folded: a helper process or a launcher keeps its own lines.
@@ -25,22 +25,28 @@ DEFAULT_WINDOW_NS: Final = 1_000_000_000
 
 
 class Group:
-    """A record, and every rank that said it within the window. A lone record of a process that is no rank has none."""
+    """A record, and every rank that logged it within the window; no rank for a record of a process that is not one."""
 
     __slots__ = ("first", "key", "ordinal", "ranks")
 
     def __init__(self, first: Entry, ordinal: int, key: tuple[object, ...] | None) -> None:
+        _, rank, _, _, _ = first
         self.first = first
         self.ordinal = ordinal
         self.key = key
-        self.ranks = [first[1]] if key is not None else []
+        self.ranks = [rank] if key is not None else []
 
     @property
     def label(self) -> str:
-        """What stands in front of its lines: `rank0-3`, or the name of its one speaker."""
-        if len(self.ranks) < 2:
-            return self.first[3].label
-        return f"rank{RankSet.of(self.ranks)}"
+        """The prefix of its lines: `rank0-3`, or the name of its one speaker."""
+        _, _, _, speaker, _ = self.first
+        return speaker.label if len(self.ranks) < 2 else f"rank{RankSet.of(self.ranks)}"
+
+    @property
+    def corrected(self) -> int:
+        """The corrected time of its first record."""
+        corrected, _, _, _, _ = self.first
+        return corrected
 
 
 class Fold:
@@ -59,19 +65,20 @@ class Fold:
         self._next = 0
 
     def add(self, entries: Iterable[Entry]) -> Iterator[Group]:
-        """Take *entries*; the groups that are complete by then."""
+        """Add *entries*; yield the groups that are complete by then."""
         for entry in entries:
-            yield from self.until(entry[0])
+            corrected, _, _, _, _ = entry
+            yield from self.until(corrected)
             self._place(entry)
 
     def until(self, now: int | None) -> Iterator[Group]:
-        """The groups that are complete at the corrected time *now*; all of them where it is None, the end."""
+        """Yield the groups that are complete at the corrected time *now*; all of them where it is None, the end."""
         waiting = self._waiting
         while waiting:
             group = waiting[0]
             if (
                 now is not None
-                and now - group.first[0] <= self._window
+                and now - group.corrected <= self._window
                 and group.key is not None
                 and len(group.ranks) != self.world
             ):
@@ -85,10 +92,10 @@ class Fold:
             yield group
 
     def _place(self, entry: Entry) -> None:
-        rank = entry[1]
+        _, rank, _, _, _ = entry
         key = _key(entry)
         if key is not None:
-            # Groups of one key stand in the order of their ordinals.
+            # Groups of one key are in the order of their ordinals.
             same = self._same.setdefault(key, [])
             at = bisect_right(same, self._floor.get(rank, -1), key=_ordinal)
             if at < len(same):
@@ -107,7 +114,7 @@ _ordinal = attrgetter("ordinal")
 
 
 def _key(entry: Entry) -> tuple[object, ...] | None:
-    """What is equal for records that are the same, as far as text shows it; None for who is not folded."""
+    """What is equal for records that are the same, as far as text shows it; None where a record is not folded."""
     _, rank, _, speaker, record = entry
     if rank == NO_RANK or speaker.info.origin.helper is not None:
         return None

@@ -192,9 +192,11 @@ class Libraries:
         try:
             library, found = _begun(self.of_collector(), run, pause)
         except (CollectorUnavailable, ProtocolError, ConfigError) as error:
-            if stored or not isinstance(error, CollectorUnavailable):
+            if stored:
                 return here, here.open(run or "latest")
-            raise ConfigError(f"no runs {here.where}, and {error}; --dir says where runs are") from None
+            if isinstance(error, CollectorUnavailable):
+                raise ConfigError(f"no runs {here.where}, and {error}; --dir says where runs are") from None
+            raise
         return (here, stored[0]) if stored and run is None and not found.is_live() else (library, found)
 
     def meant(self) -> Library:

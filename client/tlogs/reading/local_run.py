@@ -50,7 +50,7 @@ class LocalRun:
         self.close()
 
     def close(self) -> None:
-        """Close the files that are held open."""
+        """Close the open files."""
         self._open.clear()
 
     @property

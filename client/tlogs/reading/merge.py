@@ -60,7 +60,7 @@ class Merge:
         self.damaged = 0
 
     def label(self, streams: Mapping[bytes, StreamInfo]) -> None:
-        """Take over what is known of the streams now. What was decoded before keeps its label."""
+        """Apply what is known of the streams now. What was decoded before keeps its label."""
         chosen = self._filter.streams(streams)
         for stream, info in streams.items():
             lane = self._lanes.get(stream)
@@ -73,7 +73,7 @@ class Merge:
     def add(self, header: Header, position: Position) -> None:
         """Note a frame.
 
-        Frames of one stream come in the order of their numbers; what has a number that came before is dropped.
+        Frames of one stream come in the order of their numbers; records whose number came before are discarded.
         """
         if header.kind is not Kind.BATCH:
             return
@@ -93,40 +93,43 @@ class Merge:
 
     @property
     def missing(self) -> dict[Speaker, list[tuple[int, int]]]:
-        """The numbers, as `(first, end)`, that the frames of a chosen stream pass over."""
+        """The numbers, as `(first, end)`, that no frame of a chosen stream has."""
         return {lane.speaker: lane.holes for lane in self._lanes.values() if lane.holes and lane.choice is not None}
 
     def take(self, horizon: int | None = None) -> Iterator[list[Entry]]:
-        """Entries in order, in lists: all that there are, or those up to the corrected time *horizon*."""
+        """Entries in order, in lists: all of them, or those up to the corrected time *horizon*."""
         lanes = list(self._lanes.values())
-        heap = [(lane.bound, number) for number, lane in enumerate(lanes) if lane.busy]
+        heap = [(lane.bound, number) for number, lane in enumerate(lanes) if lane.advance()]
         heapify(heap)
         piece = max(_SMALLEST_PIECE, _DECODED // max(len(heap), 1))
         ready = self._ready
         stop = float("inf") if horizon is None else horizon + 1
         while True:
             goal = max(_DECODED // 4, len(ready))
-            while heap and goal > 0 and heap[0][0] < stop:
-                lane = lanes[heap[0][1]]
+            while heap and goal > 0:
+                bound, number = heap[0]
+                if bound >= stop:
+                    break
+                lane = lanes[number]
                 goal -= self._decode(lane, piece)
-                if lane.busy:
-                    heapreplace(heap, (lane.bound, heap[0][1]))
+                if lane.advance():
+                    heapreplace(heap, (lane.bound, number))
                 else:
                     heappop(heap)
             ready.sort()
-            limit = min(stop, heap[0][0]) if heap else stop
-            cut = bisect_left(ready, limit, key=_time)
+            lowest: float = heap[0][0] if heap else stop
+            cut = bisect_left(ready, min(stop, lowest), key=_time)
             if cut:
                 out = ready[:cut]
                 del ready[:cut]
                 yield out
-            if not heap or heap[0][0] >= stop:
+            if lowest >= stop:
                 return
 
     def last(self, count: int, horizon: int | None = None) -> list[Entry]:
-        """The last *count* entries up to the corrected time *horizon*, found from the end; earlier ones are gone."""
+        """The last *count* entries up to the corrected time *horizon*, found from the end; others are discarded."""
         found, self._ready = self._ready, []
-        lanes = [lane for lane in self._lanes.values() if lane.busy]
+        lanes = [lane for lane in self._lanes.values() if lane.advance()]
         frames = [
             (lane.corrected(last_ts), number, index)
             for number, lane in enumerate(lanes)
@@ -157,7 +160,7 @@ class Merge:
         return found
 
     def _decode(self, lane: _Lane, piece: int) -> int:
-        """Decode the next piece of a lane into `_ready`; the number of records that were read."""
+        """Decode the next piece of a lane into `_ready`; return the number of records that were read."""
         try:
             return lane.decode(self._load, piece, self._ready)
         except (MessageError, StoreError):
@@ -178,7 +181,9 @@ class _Lane:
         self._header = Header(speaker.stream)
         self._position: Position | None = None
         self._first = self._number = self._newest = 0
-        self.relabel(speaker)
+        self.speaker = speaker
+        self._rescued = replace(speaker, recovered=True)
+        self._offset = speaker.info.offset_ns or 0
 
     def relabel(self, speaker: Speaker) -> None:
         """Name what is decoded from now on differently."""
@@ -205,9 +210,8 @@ class _Lane:
         """Whether a batch is decoded in part."""
         return self._position is not None
 
-    @property
-    def busy(self) -> bool:
-        """Whether something is left to decode; frames that are not wanted are let go here."""
+    def advance(self) -> bool:
+        """Skip the frames at the front that are not wanted; return True where something is left to decode."""
         if self._position is not None:
             return True
         choice, frames = self.choice, self.frames
@@ -220,7 +224,7 @@ class _Lane:
 
     @property
     def bound(self) -> int:
-        """No record that is left to decode has an older corrected time. Only while busy."""
+        """No record that is left to decode has an older corrected time. Only where something is left."""
         return self._newest if self._position is not None else self.corrected(self.frames.span()[1])
 
     def wanted(self) -> list[tuple[int, int]]:
@@ -241,7 +245,7 @@ class _Lane:
         self._newest = self.corrected(self._header.first_ts)
 
     def decode(self, load: Load, piece: int, into: list[Entry]) -> int:
-        """Put the next piece into *into*; the number of records that were read.
+        """Put the next piece into *into*; return the number of records that were read.
 
         Raises:
             MessageError: the batch is damaged.
@@ -275,7 +279,7 @@ class _Lane:
         return len(found)
 
     def give_up(self) -> int:
-        """Leave what is left of the batch; the number of its records."""
+        """Skip the rest of the batch; return the number of its records."""
         self._pieces = self._position = None
         return self._header.end - self._number
 
@@ -324,7 +328,7 @@ class _Frames:
             yield at, (numbers[at], numbers[at + 1], numbers[at + 2])
 
     def take(self, stream: bytes, index: int | None) -> tuple[Header, Position, int]:
-        """The frame at a place, or the first, which does not wait any more; and the first number that is wanted."""
+        """The frame at a place, or the first, which is removed; and the first number that is wanted."""
         at = self._at if index is None else index
         numbers = self._numbers[at : at + self._WIDTH]
         if index is None:
@@ -346,12 +350,12 @@ class _Frames:
         return header, Position(segment, offset), wanted
 
     def skip(self) -> None:
-        """Let the first frame go."""
+        """Discard the first frame."""
         self._at += self._WIDTH
         if self._at == len(self._numbers):
             self.clear()
 
     def clear(self) -> None:
-        """Let all frames go."""
+        """Discard all frames."""
         self._numbers = array("Q")
         self._at = 0

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from tlogs.reading.entry import Entry, Speaker, names_of
 from tlogs.reading.stamp import rfc3339
-from tlogs_shared.storage.record import Fields, level_name, message_of
+from tlogs_shared.storage.record import Fields, message_of, record_level
 
 __all__ = ["Record", "keys_of_call", "keys_of_speaker", "present", "record_of"]
 
@@ -101,7 +101,7 @@ def keys_of_call(record: Fields) -> dict[str, Any]:
     """The keys that are the same in every record of a logging call that gives no extras, in their order."""
     component, artifact = names_of(record.logger, record.extra)
     return {
-        "level": level_name(record.levelno, record.extra),
+        "level": record_level(record.levelno, record.extra),
         "levelno": record.levelno,
         "logger": record.logger,
         "component": component,

@@ -5,7 +5,7 @@ The line is torch's own, with true microseconds and the rank from the first reco
     [rank0]:I1121 19:15:30.949123 27265 torch/distributed/distributed_c10d.py:481] [0/0] [__guards] message
 
 Every physical line of a record (of its message, its exception, its stack) carries the prefix. Where a record has no
-place in a file (captured output, tlogs' own records), the name of its source stands there.
+place in a file (captured output, tlogs' own records), the name of its source takes that place.
 
 What a program logs must not steer the reader's terminal: with `escape`, control characters are shown (`\\x1b`), not
 sent. Output into a file or a pipe has them as they were logged.
@@ -21,11 +21,10 @@ from typing import Final
 from tlogs.reading.entry import Entry, Speaker, names_of, trouble_of
 from tlogs.reading.fold import Group
 from tlogs.reading.stamp import Stamp
-from tlogs_shared.storage.record import Fields, level_name, message_of
+from tlogs_shared.level_names import LETTERS
+from tlogs_shared.storage.record import Fields, message_of, record_level
 
 __all__ = ["TextRenderer"]
-
-_LETTERS: Final = {10: "V", 20: "I", 30: "W", 40: "E", 50: "C"}
 
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """C0 and C1 without tab and line feed, and what turns the direction of writing around."""
@@ -65,7 +64,7 @@ class TextRenderer:
         """The lines of *entries*, each with its line feed."""
         # Some hundred thousand records a second pass here, nearly all of them by the first branch.
         out: list[str] = []
-        heads, letters, plain = self._heads, _LETTERS, not self._colour
+        heads, letters, plain = self._heads, LETTERS, not self._colour
         shown, stamp = -1, ""
         for corrected, _, _, speaker, record in entries:
             _, levelno, _, template, args, message, path, line, _, _, extra = record
@@ -84,11 +83,12 @@ class TextRenderer:
         return "".join(out)
 
     def groups(self, groups: Iterable[Group]) -> str:
-        """The lines of folded records, under the label of all who said them."""
-        return "".join(
-            self._whole(group.label, group.first[3], group.first[4], message_of(group.first[4]), group.first[0])
-            for group in groups
-        )
+        """The lines of folded records, each with the label of all ranks that logged it."""
+        out = []
+        for group in groups:
+            corrected, _, _, speaker, record = group.first
+            out.append(self._whole(group.label, speaker, record, message_of(record), corrected))
+        return "".join(out)
 
     def _head(self, speaker: Speaker) -> tuple[str, str]:
         head = self._heads[speaker] = f"[{_in_line(speaker.label)}]:", str(speaker.info.origin.pid)
@@ -98,7 +98,7 @@ class TextRenderer:
         """The lines of any record, however unusual."""
         extra = record.extra or {}
         source = extra.get("stream", "log")
-        level = _LETTERS.get(record.levelno) or level_name(record.levelno, record.extra)
+        level = LETTERS.get(record.levelno) or record_level(record.levelno, record.extra)
         place = f"{record.path}:{record.line}" if record.path and source == "log" else source
         marks = f" [{extra['trace_id']}]" if extra.get("trace_id") else ""
         artifact = names_of(record.logger, record.extra)[1]

@@ -31,7 +31,7 @@ class Verification:
 
     @property
     def is_sound(self) -> bool:
-        """Whether everything that should be there is there, once."""
+        """True where everything that should be there is there, once."""
         return not self.duplicated and not self.faults and self.missing <= self.removed
 
     def fault(self, text: str) -> None:
@@ -40,7 +40,7 @@ class Verification:
         self.notes.append(text)
 
     def count(self, header: Header) -> None:
-        """Take the next frame into account."""
+        """Count the next frame."""
         expected = self.watermarks.get(header.stream, 0)
         if header.kind is Kind.BATCH:
             self.records += header.count

@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple
 
 from tlogs.levels.registry import component_of
+from tlogs_shared.level_names import NAMES
 from tlogs_shared.storage.record import MAX_ARGS
 
 __all__ = ["Append", "Intake", "formatted"]
@@ -41,8 +42,6 @@ MAX_DEPTH: Final = 4
 """A text that logs while it is made (a `__repr__` that logs its own object) is not followed deeper."""
 
 PRIMITIVES: Final = frozenset({int, float, str, bool, type(None)})
-
-LEVELS: Final = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 
 STANDARD: Final = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__)
 """The attributes that every record has; more are the user's, who gave them as ``extra=``."""
@@ -229,7 +228,7 @@ class Intake:
             extra["artifact"] = source.artifact
         if source.traced and self.trace_id is not None and (trace_id := self.trace_id()):
             extra["trace_id"] = trace_id
-        if LEVELS.get(record.levelname) != record.levelno and record.levelname != f"Level {record.levelno}":
+        if NAMES.get(record.levelno) != record.levelname and record.levelname != f"Level {record.levelno}":
             extra["levelname"] = str(record.levelname)
         if record.exc_info or record.exc_text:
             extra["exc"] = record.exc_text or self._guarded(formatted, record.exc_info)
@@ -248,7 +247,7 @@ def _replacement(intake: Intake, original: Callable[..., Any]) -> Callable[..., 
     paths = intake._paths
     standard = len(STANDARD)
     primitives = PRIMITIVES
-    common = frozenset(LEVELS.values())
+    common = frozenset(NAMES)
     modern = sys.version_info >= (3, 12)  # a filter may put another record in the place of the first
     direct = original is logging.Filterer.filter
 

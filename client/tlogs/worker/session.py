@@ -13,7 +13,6 @@ import sys
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from types import TracebackType
 from typing import Any, Final
 
@@ -22,6 +21,7 @@ import msgpack
 from tlogs.access.agent_messages import Registered, Report
 from tlogs.access.agent_start import connect, may_start
 from tlogs.loggers.controller import LEVELS, trace_id
+from tlogs.loggers.leases import Leases
 from tlogs.outbox.file import SIDE_SUFFIX, outbox_capacity, outbox_directory
 from tlogs.outbox.outbox import Outbox
 from tlogs.worker.config import Config, unknown_names
@@ -57,10 +57,10 @@ class Session:
         self._origin = origin
         self._stream: Stream | None = None
         self._closed = False
-        self._answers: dict[int, Sequence[str]] = {}
-        self._noted: set[int] = set()
+        self._leases = Leases(LEVELS)
         self._opening = threading.RLock()
         self._is_opening = False
+        self._begun: str | None = None
         self._learns = True
         self._intake = Intake(self._first_record, trace_id, LEVELS.label)
         self._crash: CrashHooks | None = None
@@ -228,30 +228,13 @@ class Session:
     def _lay(
         self, leases: Sequence[Lease], began: Sequence[Lease], ended: Sequence[Lease]
     ) -> tuple[Mapping[int, Sequence[str]], bytes]:
-        # Each lease that is new is judged with those below it; a rank may get several at once.
-        new = {lease.revision for lease in began} - self._answers.keys()
-        for end, lease in enumerate(leases, 1):
-            if lease.revision in new or end == len(leases):
-                outcome = LEVELS.overlay(leases[:end])
-                self._answers[lease.revision] = (outcome.kind, outcome.reason)
-        if not leases:
-            LEVELS.overlay([])
-        in_force = {lease.revision for lease in leases}
-        self._answers = {revision: answer for revision, answer in self._answers.items() if revision in in_force}
-        # What this rank could not do, a name that it does not know say, is in its answer and not worth a record.
-        for lease in began:
-            if self._answers[lease.revision][0] != "failed":
-                self._noted.add(lease.revision)
-                self._note(f"lease {lease.revision} began: {_describe(lease)}", lease)
-        for lease in ended:
-            if lease.revision in self._noted:
-                self._noted.discard(lease.revision)
-                self._note(f"lease {lease.revision} ended: {_describe(lease)}", lease)
-        return self._answers, msgpack.packb(LEVELS.report(), unicode_errors="surrogatepass")
+        laid = self._leases.lay(leases, began, ended)
+        for text, fields in laid.records:
+            self._note(text, fields)
+        return laid.answers, msgpack.packb(laid.report, unicode_errors="surrogatepass")
 
-    def _note(self, text: str, lease: Lease) -> None:
-        """A record of our own in this stream."""
-        fields = {"revision": lease.revision, "settings": dict(lease.settings), "author": lease.author}
+    def _note(self, text: str, fields: Mapping[str, Any]) -> None:
+        """Write a record of our own into this stream."""
         extra = {"stream": "tlogs", "fields": fields}
         self._intake.append(logging.INFO, _LOGGER, text, None, None, "", 0, "", "tlogs", extra)
 
@@ -265,7 +248,13 @@ class Session:
         return self._origin.provisional or LEVELS.is_polled
 
     def _registered(self, message: Registered) -> None:
-        """The agent has said where the records go."""
+        """The agent has said where the records go: from then on the run knows which attempt of a rank this is."""
+        origin = self._origin
+        if message.run is None or message.run == self._begun or origin.rank is None or origin.helper is not None:
+            return
+        self._begun = message.run
+        text = f"rank {origin.rank} attempt {message.attempt} began on {origin.host}"
+        self._note(text, {"event": "began", "attempt": message.attempt})
 
 
 def is_first_here(origin: Origin) -> bool:
@@ -373,17 +362,3 @@ def _at_child_exit(session: Session) -> None:
     util = sys.modules.get("multiprocessing.util")
     if util is not None:
         util.Finalize(None, session.close, exitpriority=-100)
-
-
-def _describe(lease: Lease) -> str:
-    settings = ", ".join(f"{name}={_value(value)}" for name, value in sorted(lease.settings.items()))
-    until = ""
-    if lease.ends_ns is not None:
-        until = f" until {datetime.fromtimestamp(lease.ends_ns / 1e9).astimezone():%H:%M:%S}"
-    return f"{settings or 'defaults'}{until}" + (f" (by {lease.author})" if lease.author else "")
-
-
-def _value(value: int | bool) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return logging.getLevelName(value)

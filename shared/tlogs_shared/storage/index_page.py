@@ -26,7 +26,7 @@ def unpack_index(data: bytes) -> tuple[list[tuple[Header, Position]], Position]:
     """Read a page: the frames, and the position to go on from.
 
     Raises:
-        MessageError: *data* is no page.
+        MessageError: *data* is not an index page.
     """
     if (len(data) - _POSITION.size) % _ROW_BYTES:
         raise MessageError(f"a page of {len(data)} bytes is no index")

@@ -1,4 +1,4 @@
-"""What was taken out of a run to save space, so that it counts as dropped and not as lost."""
+"""What was taken out of a run to save space, so that it counts as dropped, not as lost."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Ledger:
         """Read a map that `as_map` made.
 
         Raises:
-            MessageError: it is none.
+            MessageError: *values* is not such a map.
         """
         try:
             return cls(

@@ -1,4 +1,4 @@
-"""Where a reader stands in a run: a segment and an offset in it."""
+"""A place in a run: a segment and an offset in it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Position(NamedTuple):
         """Read what `str` made.
 
         Raises:
-            MessageError: *text* is no position.
+            MessageError: *text* is not a position.
         """
         match = _TEXT.fullmatch(text)
         if match is None:

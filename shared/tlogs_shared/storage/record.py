@@ -2,8 +2,8 @@
 
 Theory of operation
 -------------------
-A record is packed once, in the logging call, as a msgpack array of `FIELDS`. Those bytes lie in the outbox, cross
-the wire and stand in the segment unchanged. msgpack arrays delimit themselves, so a run of records is their plain
+A record is packed once, in the logging call, as a msgpack array of `FIELDS`. Those bytes are kept in the outbox, cross
+the wire and are stored in the segment unchanged. msgpack arrays delimit themselves, so a run of records is their plain
 concatenation, without frames: it compresses better, and a reader decodes it at the speed of the C unpacker.
 
 The array starts with two fixed things, so that the outbox can put the time stamp in front of fields that were packed
@@ -17,7 +17,6 @@ for a log record; `cut` counts characters that were left out of a message over t
 
 from __future__ import annotations
 
-import logging
 import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,16 +25,17 @@ from typing import Any, Final, NamedTuple
 import msgpack
 
 from tlogs_shared.errors import MessageError
+from tlogs_shared.level_names import level_name
 
 __all__ = [
     "MAX_ARGS",
     "MAX_RECORD_BYTES",
     "Fields",
     "fields",
-    "level_name",
     "message_of",
     "pack",
     "pack_body",
+    "record_level",
     "unpack",
 ]
 
@@ -113,7 +113,7 @@ def fields(values: Any) -> Fields:
     """Check what an unpacker gave and name its parts.
 
     Raises:
-        MessageError: it is no record.
+        MessageError: *values* is not a record.
     """
     if type(values) is not list or len(values) != 11:
         raise MessageError(f"expected a record, an array of 11 fields, found {type(values).__name__}")
@@ -140,7 +140,7 @@ def unpack(data: bytes) -> Fields:
     """Read one record.
 
     Raises:
-        MessageError: *data* is no record.
+        MessageError: *data* is not a record.
     """
     found = list(unpack_all(data))
     if len(found) != 1:
@@ -149,7 +149,7 @@ def unpack(data: bytes) -> Fields:
 
 
 def unpack_all(data: bytes) -> Iterator[Fields]:
-    """Read records that stand one behind the other.
+    """Read records that follow each other without a gap.
 
     Raises:
         MessageError: *data* is not a whole number of records.
@@ -167,25 +167,13 @@ def unpack_all(data: bytes) -> Iterator[Fields]:
         raise MessageError(f"{len(data) - reader.tell()} bytes after the last whole record")
 
 
-def level_name(levelno: int, extra: Mapping[str, Any] | None = None) -> str:
-    """The level's name: the program's own where it has one, else Python's five, else `Level n` as logging says it.
+def record_level(levelno: int, extra: Mapping[str, Any] | None) -> str:
+    """The name of a record's level: the one the program gave it, if it did, else the usual one.
 
-    >>> level_name(30), level_name(35)
-    ('WARNING', 'Level 35')
+    >>> record_level(30, None), record_level(35, {"levelname": "NOTICE"})
+    ('WARNING', 'NOTICE')
     """
-    if extra is not None and "levelname" in extra:
-        return str(extra["levelname"])
-    return _LEVEL_NAMES.get(levelno) or f"Level {levelno}"
-
-
-_LEVEL_NAMES: Final = {
-    logging.DEBUG: "DEBUG",
-    logging.INFO: "INFO",
-    logging.WARNING: "WARNING",
-    logging.ERROR: "ERROR",
-    logging.CRITICAL: "CRITICAL",
-    logging.NOTSET: "NOTSET",
-}
+    return str(extra["levelname"]) if extra is not None and "levelname" in extra else level_name(levelno)
 
 
 def message_of(record: Fields) -> str:
@@ -218,7 +206,7 @@ _LARGE: Final = re.compile(r"\d{7,}")
 
 
 def _is_tame(template: str, args: Sequence[Any] | Mapping[str, Any]) -> bool:
-    """Whether no field is wider than any message may be: `%999999999d` would take a reader's memory."""
+    """Return True if no field is wider than any message may be: `%999999999d` would take a reader's memory."""
     if "*" in template:
         values = args.values() if isinstance(args, Mapping) else args
         return not any(type(value) is int and abs(value) >= _WIDEST for value in values)

@@ -10,7 +10,7 @@ Three things in the file header make a run's end certain after a crash. The *mar
 to be on the disk; it is written after each sync, in place, and as segments are synced in their order, a mark in a
 later segment vouches for all earlier ones whole. `previous` says which segment came before and where it ended, so a
 segment that lost its end, or is missing, is noticed by the one after it. Behind the last mark nothing was
-acknowledged: what does not fit together there is cut off. Before it nothing is ever cut: damage there is passed over
+acknowledged: what does not fit together there is cut off. Before it nothing is ever cut: damage there is skipped
 to the next sound frame.
 
 A *thinned* segment is a rewritten one: batches without a WARNING were taken out to save space. Its offsets are counted
@@ -107,14 +107,14 @@ def torn_name(number: int, offset: int) -> str:
 
 
 def parse_torn(name: str) -> int | None:
-    """The segment that a file was cut off, None where *name* is no such file."""
+    """The segment that a file was cut off, None where *name* is not such a file."""
     match = _TORN.fullmatch(name)
     return int(match[1]) if match else None
 
 
 @dataclass(frozen=True, slots=True)
 class FileHeader:
-    """What stands at the beginning of a segment.
+    """The beginning of a segment.
 
     `run` is the run's name when the file was made; the directory may have been renamed since. `previous` is the end
     of the segment before this one, (0, 0) where there was none.
@@ -176,7 +176,7 @@ def pack_mark(end: int) -> bytes:
 
 
 def unpack_mark(data: bytes) -> int:
-    """The mark in a file header, 0 where there is none."""
+    """The mark in a file header, 0 where there is no mark."""
     if len(data) < FILE_HEADER_BYTES:
         return 0
     packed = data[MARK_OFFSET : MARK_OFFSET + _MARK.size]
@@ -195,7 +195,7 @@ def unpack_stream(header: Header, payload: bytes) -> StreamInfo:
     """What a stream frame says.
 
     Raises:
-        MessageError: it is no stream frame, or damaged.
+        MessageError: it is not a stream frame, or damaged.
     """
     check_payload(header, payload)
     raw = raw_payload(header, payload)
@@ -231,7 +231,7 @@ class Ending(Enum):
     TORN = "torn"
     """The last frame is not all there: it is being written, or its writer was stopped."""
     DAMAGED = "damaged"
-    """What stands there is no frame."""
+    """There is no frame."""
 
 
 class Scan:
@@ -239,7 +239,7 @@ class Scan:
 
     `end` is where the iteration has come to: behind the last frame; when it is over, `why` says why.
     With `verify` the payloads are read too and compared with their checksums. With `skip` damage does not end the
-    scan: it goes on at the next sound frame, and `damage` lists what was passed over, as (from, to).
+    scan: it goes on at the next sound frame, and `damage` lists what was skipped, as (from, to).
     """
 
     def __init__(

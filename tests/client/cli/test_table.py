@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import click
 import pytest
 
-from tlogs.cli.table import table, width_of
+from tlogs.cli.table import show_table, table, width_of
 
 
 def test_columns_line_up_with_wide_and_combining_characters() -> None:
@@ -12,6 +13,23 @@ def test_columns_line_up_with_wide_and_combining_characters() -> None:
     lines = table(["HOST", "RANKS", "SIZE"], [[host, "8", "1 B"] for host in hosts], right="RANKS").splitlines()
     assert {width_of(line.removesuffix("1 B")) for line in lines[1:]} == {width_of(lines[0].removesuffix("SIZE"))}
     assert all(line.endswith("    8  1 B") for line in lines[1:])
+
+
+def test_a_terminal_is_spared_the_columns_in_which_all_is_as_usual(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A program that reads the table gets all of them."""
+    head, usual = ["RUN", "DROPPED", "LOST"], {"DROPPED": "0", "LOST": "0"}
+    show_table(head, [["a", "0", "0"], ["b", "3", "0"]], usual=usual)
+    assert capsys.readouterr().out.splitlines()[0].split() == head
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    show_table(head, [["a", "0", "0"], ["b", "3", "0"]], usual=usual)
+    lines = click.unstyle(capsys.readouterr().out).splitlines()
+    assert [line.split() for line in lines] == [
+        ["RUN", "DROPPED"],
+        ["a", "0"],
+        ["b", "3"],
+    ]
 
 
 @pytest.mark.parametrize(

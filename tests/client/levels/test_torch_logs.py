@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tlogs.levels.clauses import parse_level
 from tlogs.levels.registry import Registry, recorded
 from tlogs.levels.set_logs import from_call, in_call_order
 from tlogs.levels.torch_logs import Directive, from_text, parse
@@ -97,11 +96,6 @@ def test_a_module_below_a_component_becomes_a_child_and_any_other_a_component() 
     _, registry = from_text("+torch._dynamo.guards,my.module,my.module.part", recorded(), lambda name: True)
     assert registry.children == {"torch._dynamo.guards", "my.module.part"}
     assert registry.components["my.module"] == ("my.module",)
-
-
-@pytest.mark.parametrize(("text", "level"), [("debug", 10), ("WARN", 30), ("Critical", 50), ("NOTSET", 0), ("15", 15)])
-def test_levels_are_names_in_any_case_or_numbers(text: str, level: int) -> None:
-    assert parse_level(text) == level
 
 
 def test_keywords_come_in_torchs_order() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tlogs.access.connection import Operator, author
 from tlogs.access.discovery import Address
-from tlogs.operator.job import Job, Result, connect, level_name
+from tlogs.operator.job import Job, Result, connect
 from tlogs_shared.errors import CollectorUnavailable, ConfigError, DirectiveError
 from tlogs_shared.protocol.endpoint import Endpoint
 from tlogs_shared.protocol.lease import Lease
@@ -213,8 +213,3 @@ def test_without_a_collector_there_is_nothing_to_connect_to(monkeypatch: pytest.
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     with pytest.raises(CollectorUnavailable, match="no collector: start one with"):
         connect()
-
-
-@pytest.mark.parametrize(("value", "text"), [(True, "on"), (False, "off"), (10, "DEBUG"), (15, "Level 15")])
-def test_a_setting_is_shown_as_an_operator_would_type_it(value: int | bool, text: str) -> None:
-    assert level_name(value) == text

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tlogs.reading.filters import Filter, FilterOptions, make_filter, parse_level, parse_moment, parse_pattern
+from tlogs.reading.filters import Filter, FilterOptions, make_filter, parse_moment, parse_pattern
 from tlogs_shared.errors import ConfigError
 from tlogs_shared.origin import Origin, StreamInfo
 from tlogs_shared.rankset import RankSet
@@ -122,16 +122,8 @@ def test_no_batch_is_passed_over_that_holds_a_wanted_record(
 
 
 @pytest.mark.parametrize(
-    ("text", "level"), [("info", 20), ("Warn", 30), ("FATAL", 50), ("E", 40), ("0", 0), ("35", 35), (10, 10)]
-)
-def test_levels_are_read_by_name_letter_and_number(text: str | int, level: int) -> None:
-    assert parse_level(text) == level
-
-
-@pytest.mark.parametrize(
     ("parse", "text"),
     [
-        *((parse_level, text) for text in ("loud", "", "-1", "1.5", "٣")),
         *((parse_pattern, text) for text in ("(", "[", "a**", "*")),
         *(
             (lambda text: parse_moment(text, 0, 0), text)

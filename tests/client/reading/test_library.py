@@ -120,6 +120,16 @@ def test_a_live_run_of_a_collector_elsewhere_comes_before_old_runs_here(
     assert find(environ, "new").name == "new"
 
 
+def test_a_run_that_the_only_collector_does_not_have_is_answered_with_those_it_has(
+    new_run: NewRun, environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = new_run("a").path.parent
+    announce(runs, tmp_path / "state")
+    monkeypatch.setattr(Operator, "rows", [row("a")])
+    with pytest.raises(ConfigError, match=f"no run 'b' in {runs}; there is: a"):
+        find(environ, "b")
+
+
 def test_a_list_of_runs_is_of_the_directory_or_else_of_the_collector(
     new_run: NewRun, environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

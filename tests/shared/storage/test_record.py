@@ -13,9 +13,9 @@ from tlogs_shared.storage.record import (
     FIRST_BYTES,
     HEAD_BYTES,
     Fields,
-    level_name,
     message_of,
     pack,
+    record_level,
     unpack,
     unpack_all,
 )
@@ -123,7 +123,7 @@ def test_a_width_from_the_wire_cannot_eat_the_readers_memory() -> None:
 
 
 def test_levels_have_the_programs_name_then_pythons() -> None:
-    assert [level_name(30), level_name(35), level_name(35, {"levelname": "NOTICE"})] == [
+    assert [record_level(30, None), record_level(35, None), record_level(35, {"levelname": "NOTICE"})] == [
         "WARNING",
         "Level 35",
         "NOTICE",

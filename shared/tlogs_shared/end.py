@@ -36,6 +36,10 @@ class End:
     exception: str | None = None
     ended_ns: int = 0
 
+    def __post_init__(self) -> None:
+        if self.how not in KINDS:
+            raise ValueError(f"a process cannot end as {self.how!r:.80}")
+
     def as_map(self) -> dict[str, Any]:
         """The end as a map of primitives, without what is not known."""
         found: dict[str, Any] = {"how": self.how, "ended_ns": self.ended_ns}

@@ -20,11 +20,13 @@ so that the last one says all.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any, Final, NamedTuple, TypeAlias
 
+from msgspec import Meta, Struct
+
 from tlogs_shared.end import End
-from tlogs_shared.origin import Origin
+from tlogs_shared.origin import MAX_RANK, STREAM_ID_BYTES, Origin
 from tlogs_shared.storage.batch import Header
 
 __all__ = [
@@ -59,26 +61,43 @@ __all__ = [
 MAX_COUNT: Final = 2**48
 """At a million records a second a stream reaches it after nine years; sums over all streams still fit 64 bits."""
 
-Count: TypeAlias = Annotated[int, range(MAX_COUNT)]
+Count: TypeAlias = Annotated[int, Meta(ge=0, lt=MAX_COUNT)]
 """How many, or the number of a record in its stream."""
+
+Number: TypeAlias = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+"""What fits 64 bits: times in nanoseconds, and the numbers of questions."""
+
+Seconds: TypeAlias = Annotated[float, Meta(ge=-1e18, le=1e18)]
+"""Finite."""
+
+StreamId: TypeAlias = Annotated[bytes, Meta(min_length=STREAM_ID_BYTES, max_length=STREAM_ID_BYTES)]
 
 Answer: TypeAlias = tuple[str, str]
 """What became of a lease on a rank, and why: `applied`, `ignored` or `failed`, and a reason."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
+class Fields(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A message whose fields travel as an array; the decoder checks their number, types and bounds."""
+
+
+class Hello(Fields, frozen=True):
     """Agent: I send this stream; said again with a newer `origin` where a label was learnt late.
 
     `head` is the number that the next record gets, `first` the oldest number that can still be supplied. `recovering`
     says that its process had ended before its agent first saw it.
     """
 
-    stream: bytes
+    stream: StreamId
     origin: Origin
     head: Count
     first: Count
     recovering: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= (self.origin.rank or 0) <= MAX_RANK:
+            raise ValueError(f"rank {self.origin.rank}: expected one from 0 to {MAX_RANK}")
+        if self.first > self.head:
+            raise ValueError(f"a stream that begins at {self.first}, after its end at {self.head}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +117,7 @@ class Vital(NamedTuple):
 
     state: str
     cpu_ms: Count
-    unanswered_s: float
+    unanswered_s: Seconds
 
 
 class Pulse(NamedTuple):
@@ -107,25 +126,24 @@ class Pulse(NamedTuple):
     `low_ts` promises that nothing older will follow; `revision` is the settings in force in its process.
     """
 
-    stream: bytes
+    stream: StreamId
     head: Count
-    low_ts: int
+    low_ts: Number
     revision: Count
-    dropped: Mapping[int, Count]
+    dropped: Mapping[Number, Count]
     vital: Vital | None
 
 
-@dataclass(frozen=True, slots=True)
-class Heartbeat:
+class Heartbeat(Fields, frozen=True):
     """Agent: where the streams of this host are.
 
     `sent_ns` is the wall clock at the sending, `offset_ns` with `bound_ns` the best estimate of what to add to this
     clock to get the collector's, None before there is one.
     """
 
-    sent_ns: int
-    offset_ns: int | None
-    bound_ns: int | None
+    sent_ns: Number
+    offset_ns: Number | None
+    bound_ns: Number | None
     rows: Sequence[Pulse]
 
 
@@ -137,34 +155,31 @@ class AppliedRow(NamedTuple):
     the collector keeps and hands on without looking inside.
     """
 
-    streams: Sequence[bytes]
+    streams: Sequence[StreamId]
     revision: Count
-    answers: Mapping[int, Answer]
+    answers: Mapping[Number, Answer]
     report: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
+class Applied(Fields, frozen=True):
     """Agent: what became of settings; streams with the same answers share a row."""
 
     rows: Sequence[AppliedRow]
 
 
-@dataclass(frozen=True, slots=True)
-class Bye:
+class Bye(Fields, frozen=True):
     """Agent: this stream ends; `head` and `dropped` are final.
 
     `end` is how its process ended, None where it goes on without us.
     """
 
-    stream: bytes
+    stream: StreamId
     head: Count
-    dropped: Mapping[int, Count] = field(default_factory=dict)
+    dropped: Mapping[Number, Count] = {}
     end: End | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Welcome:
+class Welcome(Fields, frozen=True):
     """Collector: go on from `watermark` in this stream.
 
     `stored` is the number below which everything is safe; `window` is how many bytes of a stream may be
@@ -172,46 +187,42 @@ class Welcome:
     `instance` names this life of the collector, as its notice does.
     """
 
-    stream: bytes
+    stream: StreamId
     run: str
     attempt: Count
     watermark: Count
     stored: Count
     window: Count
-    period_s: float
-    age_s: float
+    period_s: Seconds
+    age_s: Seconds
     instance: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Ack:
+class Ack(Fields, frozen=True):
     """Collector: in each of these streams everything below the number beside it is safe."""
 
-    rows: Sequence[tuple[bytes, Count]]
+    rows: Sequence[tuple[StreamId, Count]]
     window: Count
 
 
-@dataclass(frozen=True, slots=True)
-class Rewind:
+class Rewind(Fields, frozen=True):
     """Collector: the last batch of this stream does not begin at `watermark`; send from there."""
 
-    stream: bytes
+    stream: StreamId
     watermark: Count
 
 
-@dataclass(frozen=True, slots=True)
-class Beat:
+class Beat(Fields, frozen=True):
     """Collector: your heartbeat sent at `sent_ns` came at `received_ns`, answered at `replied_ns`."""
 
-    sent_ns: int
-    received_ns: int
-    replied_ns: int
-    period_s: float
-    age_s: float
+    sent_ns: Number
+    received_ns: Number
+    replied_ns: Number
+    period_s: Seconds
+    age_s: Seconds
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Fields, frozen=True):
     """Collector: the desired state of a run, whole. `leases` are maps as `Lease.as_map` makes them."""
 
     run: str
@@ -219,15 +230,13 @@ class Settings:
     leases: Sequence[Mapping[str, Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class Stranger:
+class Stranger(Fields, frozen=True):
     """Collector: I do not know this stream on this connection (empty: any); say hello."""
 
     stream: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Fields, frozen=True):
     """Collector: no, and why, to a stream (empty: to the connection).
 
     `code` is `access`, `version`, `run`, `protocol` or `closing`.
@@ -238,17 +247,15 @@ class Refused:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(Fields, frozen=True):
     """Operator: a question, `hello`, `runs`, `ranks` or `levels`; a `hello` opens the conversation."""
 
-    number: int
+    number: Number
     what: str
     run: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Fields, frozen=True):
     """Operator: a lease (`Lease.as_map`), or the end of some (`ends`; an empty list ends all).
 
     The report comes when every rank in scope has answered, after `timeout_s` at the latest. Changes of a run with the
@@ -256,33 +263,30 @@ class Change:
     `author` is who ends leases; a new lease names its own.
     """
 
-    number: int
+    number: Number
     run: str | None
-    timeout_s: float
+    timeout_s: Seconds
     lease: Mapping[str, Any] | None = None
-    ends: Sequence[int] | None = None
+    ends: Sequence[Number] | None = None
     once: str = ""
     author: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Fields, frozen=True):
     """Collector: the answer to question `number`; `error` is a sentence for the operator, else "" and `data` holds."""
 
-    number: int
+    number: Number
     error: str
     data: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Follow:
+class Follow(Fields, frozen=True):
     """Operator: tell me about new records of `run` (None: the newest live one, `*`: all of this daemon's)."""
 
     run: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class News:
+class News(Fields, frozen=True):
     """Collector: `run` is stored up to `offset` in `segment`; nothing older than `horizon_ns` is still to come.
 
     `live` is False once no rank of the run can still speak; `closing` is True when the daemon ends and this is the
@@ -290,20 +294,19 @@ class News:
     """
 
     run: str
-    segment: int
-    offset: int
-    horizon_ns: int
+    segment: Number
+    offset: Number
+    horizon_ns: Number
     live: bool
     closing: bool
-    begin_segment: int = 0
-    begin_offset: int = 0
+    begin_segment: Number = 0
+    begin_offset: Number = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Fetch:
+class Fetch(Fields, frozen=True):
     """Operator: bytes of a segment (`what` "bytes"), or the headers of the frames from there on ("index")."""
 
-    number: int
+    number: Number
     run: str
     what: str
     segment: Count
@@ -311,11 +314,10 @@ class Fetch:
     size: Count
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(Fields, frozen=True):
     """Collector: the answer to `Fetch` question `number`."""
 
-    number: int
+    number: Number
     data: bytes
 
 

@@ -53,7 +53,7 @@ format: $(VENV)/.tools  ## put the format right
 	$(BIN)/ruff check --fix
 
 bench: $(VENV)/.tools  ## the tables behind the figures, in less than five minutes
-	@for name in machine call ingest broadcast read idle size; do $(BIN)/python tests/bench/$$name.py && echo || exit 1; done
+	@for name in machine call agent ingest broadcast read idle size; do $(BIN)/python tests/bench/$$name.py && echo || exit 1; done
 
 clean:  ## remove what the other verbs made
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -8,7 +8,6 @@ outbox`; whose an outbox is, and whether its process is dead, is for `tlogs reco
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from tlogs_shared.host import is_running, outbox_path
+from tlogs_shared.host import is_running, outbox_owner, outbox_places
 
 __all__ = ["Recoverer"]
 
@@ -24,10 +23,11 @@ AGAIN_S: Final = 1.0
 MAX_TRIES: Final = 6
 """What could not be brought in is tried again after 1, 2, 4 … seconds, and after half a minute left to a person."""
 
+PLACES_EVERY_S: Final = 10.0
+"""A directory of outboxes that is new is found after this time at the latest; the others are looked into each time."""
+
 AWAITED_TRIES: Final = 3
 """A daemon that is to end waits for this many of them."""
-
-_OUTBOX: Final = re.compile(r".*-(\d+)-[0-9a-f]+\.outbox")
 
 
 class Recoverer:
@@ -35,7 +35,9 @@ class Recoverer:
 
     def __init__(self, notice: Path, environ: Mapping[str, str]) -> None:
         self._notice = notice
-        self._directory = outbox_path(environ)
+        self._environ = environ
+        self._places: Sequence[Path] = ()
+        self._places_due_s = 0.0
         self._found: set[Path] = set()
         self._process: subprocess.Popen[bytes] | None = None
         self._at_work: Sequence[str] = ()
@@ -68,11 +70,13 @@ class Recoverer:
             self._process.wait()
 
     def _search(self) -> list[str]:
-        """The outboxes whose process has ended and that were not found before."""
+        """The outboxes whose process has ended, or is another container's, and that were not found before."""
+        if time.monotonic() >= self._places_due_s:
+            self._places, self._places_due_s = outbox_places(self._environ), time.monotonic() + PLACES_EVERY_S
         found = []
-        for path in self._directory.glob("*.outbox"):
-            match = _OUTBOX.fullmatch(path.name)
-            if path not in self._found and match is not None and not is_running(int(match[1])):
+        for path in (path for place in self._places for path in place.glob("*.outbox")):
+            pid = outbox_owner(path.name)
+            if path not in self._found and pid is not None and (pid == 0 or not is_running(pid)):
                 self._found.add(path)
                 found.append(str(path))
         return sorted(found)

@@ -7,15 +7,30 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from tlogs_shared.errors import ConfigError
 from tlogs_shared.protocol.secret import parse_secret
 
-__all__ = ["boot_id", "is_locked", "is_running", "live_directory", "outbox_path", "read_secret_file"]
+__all__ = [
+    "SHARED_MEMORY",
+    "boot_id",
+    "is_locked",
+    "is_ours",
+    "is_running",
+    "live_directory",
+    "outbox_directories",
+    "outbox_name",
+    "outbox_owner",
+    "outbox_places",
+    "read_secret_file",
+    "temporary_directory",
+]
 
 
 def live_directory(environ: Mapping[str, str]) -> Path:
@@ -64,10 +79,65 @@ def is_locked(path: Path) -> bool:
     return False
 
 
-def outbox_path(environ: Mapping[str, str]) -> Path:
-    """Where this user's outboxes lie on this host: TLOGS_OUTBOX_DIR, else below the temporary directory."""
+SHARED_MEMORY: Final = Path("/dev/shm")
+
+_OUTBOX: Final = re.compile(r".*-(\d+)(?:\.([0-9a-f]+))?-[0-9a-f]+\.outbox")
+
+
+def outbox_name(host: str, pid: int, stream: bytes) -> str:
+    """The name of an outbox: containers that share a directory may have processes of the same number."""
+    return f"{host}-{pid}.{_mount_namespace():x}-{stream.hex()[:8]}.outbox"
+
+
+def outbox_owner(name: str) -> int | None:
+    """The number of the process that an outbox of this name belongs to; 0 where that is one of another container.
+
+    None for a file that is called otherwise.
+
+    >>> outbox_owner("node7-4242-1f2e3d4c.outbox"), outbox_owner("node7-4242.1-1f2e3d4c.outbox"), outbox_owner("a.txt")
+    (4242, 0, None)
+    """
+    match = _OUTBOX.fullmatch(name)
+    if match is None:
+        return None
+    return int(match[1]) if match[2] is None or int(match[2], 16) == _mount_namespace() else 0
+
+
+def temporary_directory(environ: Mapping[str, str]) -> Path:
+    """Where temporary files are kept."""
+    return Path(environ.get("TMPDIR") or tempfile.gettempdir())
+
+
+def outbox_directories(root: Path) -> list[Path]:
+    """This user's directories of outboxes below one that everybody may write to."""
+    name = f"tlogs-{os.getuid()}"
+    return [path for path in (root / name, *sorted(root.glob(f"{name}-????????"))) if is_ours(path)]
+
+
+def outbox_places(environ: Mapping[str, str]) -> list[Path]:
+    """Every directory where a worker of this user may have its outbox on this host, whatever its environment was."""
     asked = environ.get("TLOGS_OUTBOX_DIR")
-    return Path(asked) if asked else Path(tempfile.gettempdir(), f"tlogs-{os.getuid()}")
+    roots = [SHARED_MEMORY, temporary_directory(environ), Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")]
+    found = [Path(asked)] if asked else []
+    for root in roots:
+        found += outbox_directories(root)
+    return list(dict.fromkeys(found))
+
+
+def is_ours(path: Path) -> bool:
+    """Return True for a directory of this user's that is not a link, and that nobody else may write to."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
+
+
+def _mount_namespace() -> int:
+    try:
+        return os.stat("/proc/self/ns/mnt").st_ino
+    except OSError:
+        return 0
 
 
 def _is_zombie(pid: int) -> bool:

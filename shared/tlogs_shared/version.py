@@ -1,8 +1,3 @@
-"""The version, in one place."""
+"""The version, in one place: the build reads it here, and a worker need not look for its own metadata (10 ms)."""
 
-from importlib.metadata import PackageNotFoundError, version
-
-try:
-    __version__ = version("tlogs")
-except PackageNotFoundError:  # run from a source tree that was never installed
-    __version__ = "0"
+__version__ = "0.1.0"

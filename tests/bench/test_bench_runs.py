@@ -51,6 +51,7 @@ def test_a_quick_run_prints_its_table_and_leaves_nothing_behind(name: str, rows:
 def test_calls_and_reading_are_measured_on_a_small_scale(tmp_path: Path) -> None:
     """Their scripts take the size of the measurement as options."""
     assert "NullHandler" in run("call", "--rounds", "1", state=tmp_path / "call")
+    assert "compressed" in run("agent", "--records", "2000", state=tmp_path / "agent")
     assert "cat, text" in run("read", "--records", "2000", state=tmp_path / "read")
 
 

@@ -70,7 +70,6 @@ def test_without_a_port_the_next_free_one_is_taken(lab: Lab) -> None:
         ({"RANK": "4", "WORLD_SIZE": "4"}, ["4"]),
         ({"TLOGS_COLLECTOR": "here"}, ["TLOGS_COLLECTOR", "here"]),
         ({"TLOGS_COLLECTOR": "/nonexistent/collector.json"}, ["TLOGS_COLLECTOR", "/nonexistent"]),
-        ({"TLOGS_COLLECTOR": "127.0.0.1:1", "TLOGS_OUTBOX_DIR": "/dev/null"}, ["TLOGS_OUTBOX_DIR", "/dev/null"]),
         ({"TLOGS_COLLECTOR": "127.0.0.1:1", "TLOGS_OUTBOX_BYTES": "much"}, ["TLOGS_OUTBOX_BYTES", "much"]),
         ({"TLOGS_COLLECTOR": "127.0.0.1:1", "TLOGS_SECRET": "short"}, ["TLOGS_SECRET", "16"]),
         ({"TLOGS_COLLECTOR": "127.0.0.1:1", "TLOGS_RUN": "a b"}, ["TLOGS_RUN", "a b"]),

@@ -29,7 +29,7 @@ _HINTS: Final = {
 
 
 def aftermath(job: Job, settings: Mapping[str, int | bool], since_ns: int, seconds: float) -> str:
-    """How many records the changed names have made since, for *seconds*, and on which ranks."""
+    """Count the records of the changed names for *seconds*, with their ranks."""
     chosen = {name: _belongs(name) for name in settings}
     counts = dict.fromkeys(settings, 0)
     ranks: dict[str, set[int]] = {name: set() for name in settings}
@@ -47,12 +47,12 @@ def aftermath(job: Job, settings: Mapping[str, int | bool], since_ns: int, secon
 
 
 def hints(settings: Mapping[str, int | bool]) -> list[str]:
-    """What to expect of names that log rarely, or elsewhere."""
+    """Sentences about those of the names that log rarely, or elsewhere."""
     return [_HINTS[name] for name, value in settings.items() if name in _HINTS and value is not False]
 
 
 def _belongs(name: str) -> Callable[[Record], bool]:
-    """Whether a record is of what *name* stands for: an artifact, the loggers of a component, or a module."""
+    """A test for records of *name*: an artifact, a component with its loggers, or a module."""
     registry = recorded()
     if name in registry.artifacts:
         return lambda record: record.artifact == name

@@ -1,4 +1,4 @@
-"""What commands that speak to a running job have in common: the connection, and the ranks' answers in words."""
+"""Shared by the commands that talk to a running job: the connection, and the ranks' answers in words."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def fold(by_rank: Mapping[int, Said]) -> Iterable[tuple[RankSet, Said]]:
 
 
 def answers(result: Result) -> str:
-    """Who gave which answer, a line for each, folded by rank set."""
+    """Each answer on a line of its own, with the ranks that gave it."""
     lines = []
     until = ", until it is reset" if result.until is None else f", until {result.until.astimezone():%H:%M:%S}"
     if result.ended:

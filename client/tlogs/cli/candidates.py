@@ -1,4 +1,4 @@
-"""What may stand where the cursor is: runs, ranks, components, artifacts, for the completion of shells.
+"""Candidates for shell completion: runs, ranks, components, artifacts.
 
 Somebody is waiting with a finger on the Tab key: a candidate costs a look at a directory, at most a short question to
 a collector, and a source that fails has no candidates.

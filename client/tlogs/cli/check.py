@@ -13,10 +13,12 @@ from tlogs.access.connection import Operator
 from tlogs.access.discovery import Address, find_address, find_live
 from tlogs.cli import candidates
 from tlogs.cli.options import collector_options, json_option
-from tlogs.outbox.file import outbox_capacity, outbox_directory
+from tlogs.outbox.file import outbox_capacity
+from tlogs.outbox.places import places
 from tlogs.worker.config import Config, unknown_names
 from tlogs.worker.identity import identify
-from tlogs_shared.errors import TlogsError
+from tlogs_shared.errors import ConfigError, TlogsError
+from tlogs_shared.host import SHARED_MEMORY
 from tlogs_shared.version import __version__
 
 __all__ = ["command"]
@@ -64,8 +66,13 @@ def _checks(run: str | None, collector: str | None, secret_file: str | None) -> 
         return f"{origin.label} of {origin.world_size} on {origin.host} ({where}); {run_named}"
 
     def outbox() -> str:
-        source = "TLOGS_OUTBOX_DIR" if environ.get("TLOGS_OUTBOX_DIR") else "the temporary directory"
-        return f"{outbox_directory(environ)} ({source}), up to {outbox_capacity(environ) >> 20} MiB a rank"
+        complaints: list[str] = []
+        path = next(places(environ, complaints.append), None)
+        if path is None or complaints:
+            raise ConfigError(complaints[0] if complaints else "no directory takes an outbox; set TLOGS_OUTBOX_DIR")
+        asked = environ.get("TLOGS_OUTBOX_DIR")
+        source = "TLOGS_OUTBOX_DIR" if asked else "in memory" if SHARED_MEMORY in path.parents else "temporary files"
+        return f"{path} ({source}), up to {outbox_capacity(environ) >> 20} MiB a rank"
 
     def settings() -> str:
         return "TLOGS_DISABLE is set: nothing is forwarded" if Config.from_environ(environ).disabled else "ok"

@@ -190,7 +190,7 @@ def _summarise(directory: Path, run: str) -> None:
 
 
 def _own_name() -> str:
-    """How the person can call this command again."""
+    """The command as this person can type it."""
     if shutil.which("tlogs"):
         return "tlogs"
     beside = Path(sys.executable).with_name("tlogs")

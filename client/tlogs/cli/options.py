@@ -212,7 +212,7 @@ def one_run(run: str | None, run_option: str | None) -> str | None:
 
 
 def wants_colour(color: str) -> bool:
-    """Whether output is coloured: as --color says, else on a terminal unless NO_COLOR is set."""
+    """Follow --color; for auto, colour a terminal unless NO_COLOR is set."""
     if color != "auto":
         return color == "always"
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
@@ -220,13 +220,13 @@ def wants_colour(color: str) -> bool:
 
 @dataclass(frozen=True)
 class Output:
-    """How records are shown, and where: standard output."""
+    """Standard output, with the renderer for its records."""
 
     renderer: TextRenderer | JsonRenderer
 
     @classmethod
     def of(cls, output: str | None, as_json: bool, utc: bool, color: str) -> Output:
-        """What the options ask for.
+        """The output that the options ask for.
 
         Raises:
             ConfigError: they contradict each other.

@@ -43,7 +43,7 @@ _PAUSE_S: Final = 0.2
 
 
 class Printer:
-    """What prints entries, folded or not, and counts them."""
+    """Prints entries, folded or not, and counts them."""
 
     def __init__(self, output: Output, fold_window: float | None = None) -> None:
         self._output = output
@@ -54,7 +54,7 @@ class Printer:
     def of(
         cls, *, output: str | None, as_json: bool, fold: bool, fold_window: float, utc: bool, color: str, **_: Any
     ) -> Printer:
-        """What the format options ask for."""
+        """The printer that the format options ask for."""
         return cls(Output.of(output, as_json, utc, color), fold_window if fold else None)
 
     def show(self, entries: list[Entry], until: int | None = None) -> None:
@@ -88,7 +88,7 @@ def few_collections() -> Iterator[None]:
 
 
 def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add all options that say what is read, and how it is shown."""
+    """Add the options for the run, the filters, the format and the collector."""
     for decorate in (collector_options, format_options, filter_options, run_argument):
         command = decorate(command)
     return command

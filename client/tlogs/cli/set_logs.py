@@ -137,7 +137,7 @@ def _report(
 
 
 def _is_flood(settings: Mapping[str, int | bool]) -> bool:
-    """Whether everything is turned up: a load that thousands of ranks together can feel."""
+    """True if everything is turned up: a load that thousands of ranks together can feel."""
     value = settings.get("all", settings.get("torch", False))
     return value is not False and int(value) <= logging.DEBUG
 
@@ -150,7 +150,7 @@ def _accepts_flood(job: Job, scope: RankSet, asks: bool) -> bool:
 
 
 def _announcement(specs: Sequence[str], settings: Mapping[str, int | bool]) -> str:
-    """What is about to be done; with a hint where a name without a sign means less than one might think."""
+    """The settings, one a line; with a hint where a name without a sign sets less than one might think."""
     width = max(len(name) for name in settings)
     bare = {clause.strip() for spec in specs for clause in spec.split(",")}
     lines = []

@@ -1,4 +1,4 @@
-"""What was probably meant by a command or an option that does not exist."""
+"""Suggestions for commands and options that do not exist."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ ELSEWHERE: Final = {
     "who": "ranks",
     "workers": "ranks",
 }
-"""What other tools (docker, kubectl, journalctl, ps, git …) call it, and what it is called here."""
+"""Words of other tools (docker, kubectl, journalctl, ps, git …), each with its counterpart here."""
 
 
 def no_command(name: str, commands: Collection[str]) -> str:
@@ -85,7 +85,7 @@ def _beginning(name: str, commands: Collection[str]) -> list[str]:
 
 
 def usage(error: click.UsageError) -> str:
-    """A mistake on the command line in one line: what is wrong, and what was probably meant."""
+    """A mistake on the command line, in one line, with a suggestion."""
     if isinstance(error, click.NoSuchOption):
         return _no_option(error)
     text = " ".join(error.format_message().split()).rstrip(".").replace(". Choose from:", "; choose from")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from importlib.machinery import PathFinder
-from importlib.metadata import PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
 
 from tlogs.levels.torch_names import TORCH_VERSION
@@ -52,6 +51,8 @@ def torch_may_know(name: str) -> bool:
     """
     if "." in name or not _is_installed():
         return False
+    from importlib.metadata import PackageNotFoundError, entry_points, version  # 10 ms, which hardly anybody needs
+
     if entry_points(group="torch.backends"):
         return True
     try:

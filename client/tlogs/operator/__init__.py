@@ -1,1 +1,1 @@
-"""What a person, or a job, asks of all ranks: `job` is what `tlogs.connect()` returns, `broadcast` asks from inside."""
+"""Requests to all ranks: `job` from outside (`tlogs.connect()`), `broadcast` from inside the job."""

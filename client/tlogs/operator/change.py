@@ -24,7 +24,7 @@ DEFAULT_TTL_S: Final = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of a change of levels.
+    """The outcome of a change of levels.
 
     `applied` and `silent` are rank sets, `ignored` and `failed` say why by rank, `until` is when the lease ends (None:
     never). `ended` are the revisions of the leases that a reset ended.
@@ -42,7 +42,7 @@ class Result:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every rank in scope has applied it."""
+        """True if every rank in scope has applied it."""
         return not (self.ignored or self.failed or self.silent)
 
     @classmethod

@@ -17,21 +17,18 @@ import errno
 import mmap
 import os
 import resource
-import stat
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
-from tlogs.outbox import ring
+from tlogs.outbox import memory, ring
 from tlogs.outbox.descriptors import Descriptor, standard_streams_kept
 from tlogs.outbox.lock import WRITER, try_lock
 from tlogs_shared.errors import ConfigError, StoreError
-from tlogs_shared.host import outbox_path
 from tlogs_shared.quantity import parse_size
 
-__all__ = ["CRASH_LOGGER", "SIDE_SUFFIX", "OutboxFile", "outbox_capacity", "outbox_directory"]
+__all__ = ["CRASH_LOGGER", "SIDE_SUFFIX", "OutboxFile", "outbox_capacity"]
 
 SIDE_SUFFIX: Final = ".fault"
 """What faulthandler's file is called behind the outbox's own name."""
@@ -42,6 +39,9 @@ CRASH_LOGGER: Final = "tlogs.crash"
 DEFAULT_CAPACITY_BYTES: Final = 64 << 20
 FORK_SHARE: Final = 16
 """A fork gets this part of a rank's capacity: there may be dozens of data loader workers for each rank."""
+
+SMALL_CAPACITY: Final = 512 * 1024
+"""A helper's capacity where there is no memory for more: its first piece is 256 KiB."""
 
 FREE_SHARE: Final = 100
 """An outbox takes at most one part in so many of what is free: the training's own files matter more."""
@@ -65,35 +65,6 @@ def outbox_capacity(environ: Mapping[str, str], *, fork: bool = False) -> int:
     return max(capacity // FORK_SHARE, ring.MIN_CAPACITY) if fork else capacity
 
 
-def outbox_directory(environ: Mapping[str, str]) -> Path:
-    """The directory that holds this user's outboxes: TLOGS_OUTBOX_DIR, else one below the temporary directory.
-
-    Raises:
-        ConfigError: TLOGS_OUTBOX_DIR is no directory of this user's, or others may write to it.
-        StoreError: the directory in the temporary directory cannot be made, or is not this user's.
-    """
-    asked = environ.get("TLOGS_OUTBOX_DIR")
-    path = outbox_path(environ)
-    try:
-        path.mkdir(mode=0o700, parents=bool(asked), exist_ok=True)
-        # A link planted under the default name by somebody else must not be followed; one's own setting may be a link.
-        found = path.stat() if asked else path.lstat()
-        if not stat.S_ISDIR(found.st_mode):
-            raise NotADirectoryError(errno.ENOTDIR, "not a directory")
-        if found.st_uid != os.getuid():
-            raise PermissionError(errno.EPERM, f"belongs to user {found.st_uid}, expected {os.getuid()}")
-        if not asked and found.st_mode & 0o077:
-            path.chmod(0o700)
-        elif found.st_mode & 0o022:
-            raise PermissionError(errno.EPERM, "others may write to it: chmod go-w")
-    except OSError as error:
-        if asked:
-            raise ConfigError(f"TLOGS_OUTBOX_DIR={asked!r}: {error.strerror}") from None
-        text = f"no directory for outboxes: {error.strerror} (set TLOGS_OUTBOX_DIR to a directory of your own)"
-        raise StoreError(error.errno, text, str(path)) from None
-    return path
-
-
 class OutboxFile:
     """An outbox file that this process has made and has mapped.
 
@@ -101,8 +72,10 @@ class OutboxFile:
     may be touched.
     """
 
-    def __init__(self, path: str | os.PathLike[str], header: ring.FileHeader) -> None:
+    def __init__(self, path: str | os.PathLike[str], header: ring.FileHeader, *, helper: bool = False) -> None:
         """Make the file, with its first piece; a capacity that is large for this disk is lowered.
+
+        A rank has its first piece whatever the memory, a *helper* a small one: there may be dozens of them.
 
         Raises:
             StoreError: the file cannot be made, or the disk has no room for one piece.
@@ -118,7 +91,7 @@ class OutboxFile:
             if os.path.lexists(self.path):
                 raise FileExistsError(errno.EEXIST, "there is such a file already")
             with standard_streams_kept():
-                self._make(new, header)
+                self._make(new, header, helper)
             os.rename(new, self.path)
         except (OSError, ValueError) as error:
             if self._descriptor is not None:
@@ -131,7 +104,7 @@ class OutboxFile:
         assert self._descriptor is not None
         self._key: tuple[int, int] = self._descriptor.file
 
-    def _make(self, path: str, header: ring.FileHeader) -> None:
+    def _make(self, path: str, header: ring.FileHeader, helper: bool) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         fd = os.open(path, flags, 0o600)
         try:
@@ -143,6 +116,10 @@ class OutboxFile:
         try_lock(fd, WRITER)
         self.capacity = min(header.capacity, ring.MAX_CAPACITY, max(_affordable(fd), ring.MIN_CAPACITY))
         self.piece = ring.piece_bytes(self.capacity)
+        self._is_memory = memory.is_memory(path)
+        if helper and not self._has_memory(self.piece):
+            self.capacity = min(self.capacity, SMALL_CAPACITY)
+            self.piece = ring.piece_bytes(self.capacity)
         self.start = ring.start_bytes(self.capacity, self.piece)
         self.size = self.start + self.capacity // self.piece * self.piece
         os.ftruncate(fd, self.size)
@@ -195,12 +172,18 @@ class OutboxFile:
             return None
         try:
             fd = self.fd
+            if not self._has_memory(self.piece):
+                return None
             if after > _affordable(fd) + self.pieces * self.piece // FREE_SHARE:
                 return None
             _reserve(fd, self.base(self.pieces), self.piece)
         except OSError:
             return None
         return self._add_piece()
+
+    def _has_memory(self, size: int) -> bool:
+        """Return True if the outbox may grow by *size* bytes, on a file system that is kept in memory."""
+        return not self._is_memory or memory.has_room(size, memory.held_in(os.path.dirname(self.path) or ".") + size)
 
     def shrink(self) -> None:
         """Give back the disk space of every piece but the first, none of which is in use."""

@@ -67,6 +67,7 @@ class Outbox:
         stream: bytes,
         meta: Mapping[str, Any],
         capacity: int,
+        helper: bool = False,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         """Make the outbox file, readable by this user only, and hold it.
@@ -77,7 +78,7 @@ class Outbox:
         """
         self.stream = stream
         header = FileHeader(stream, capacity, 0, meta=meta, process=this_process(), created_ns=time.time_ns())
-        self._file = file = OutboxFile(path, header)
+        self._file = file = OutboxFile(path, header, helper=helper)
         self._map, self._words = file.map, file.words
         self._clock = clock
         self._unlock()

@@ -440,8 +440,26 @@ class Reader:
     def _fault_record(self) -> bytes:
         """What faulthandler wrote beside this outbox, as a record; empty where it wrote nothing."""
         if self._fault is None:
-            self._fault = _fault_record(self.path, self._last_ts)
+            self._fault = _fault_record(self.path, self._last_record_ts())
         return self._fault
+
+    def _last_record_ts(self) -> int:
+        """The time of the last record; 0 where there is none that can be read."""
+        for piece in reversed(self._pieces):
+            if piece.end > piece.first:
+                offset, closed = 0, self._closed_in(piece)
+                if closed:
+                    if closed[-1].end == piece.end:
+                        return closed[-1].last_ts
+                    offset = closed[-1].start + closed[-1].size
+                last = 0
+                while offset < piece.size:
+                    data = os.pread(self._fd, min(piece.size - offset, WINDOW_BYTES), piece.base + offset)
+                    if (extent := ring.skim(memoryview(data), 0)) is None:
+                        break
+                    offset, last = offset + len(extent.view), extent.last_ts
+                return last
+        return 0
 
     def close(self) -> None:
         """Let go of the file, which stays."""

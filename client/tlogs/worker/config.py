@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -112,6 +111,8 @@ def unknown_names(environ: Mapping[str, str]) -> list[str]:
     found = []
     for name in sorted(environ):
         if name.startswith("TLOGS_") and name not in KNOWN:
+            import difflib
+
             close = difflib.get_close_matches(name, KNOWN, n=1)
             found.append(f"unknown variable {name}" + (f" (did you mean {close[0]}?)" if close else ""))
     return found

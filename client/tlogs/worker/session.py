@@ -22,14 +22,15 @@ from tlogs.access.agent_messages import Registered, Report
 from tlogs.access.agent_start import connect, may_start
 from tlogs.loggers.controller import LEVELS, trace_id
 from tlogs.loggers.leases import Leases
-from tlogs.outbox.file import SIDE_SUFFIX, outbox_capacity, outbox_directory
-from tlogs.outbox.outbox import Outbox
+from tlogs.outbox import places
+from tlogs.outbox.file import SIDE_SUFFIX, outbox_capacity
 from tlogs.worker.config import Config, unknown_names
 from tlogs.worker.crash import CrashHooks
 from tlogs.worker.identity import helper_of, identify, is_in_group, learn, mark, unmark
 from tlogs.worker.intake import Intake
 from tlogs.worker.stream import LINGER_S, Owner, Stream
 from tlogs_shared.errors import ConfigError, TlogsError
+from tlogs_shared.host import outbox_name
 from tlogs_shared.origin import STREAM_ID_BYTES, Origin
 from tlogs_shared.protocol.lease import Lease
 
@@ -140,13 +141,20 @@ class Session:
 
     # Streams.
 
-    def _open(self) -> Stream:
+    def _open(self) -> None:
         target = self._config.target
         assert target is not None
-        id_ = os.urandom(STREAM_ID_BYTES)
-        path = outbox_directory(self._environ) / f"{self._origin.host}-{self._origin.pid}-{id_.hex()[:8]}.outbox"
-        capacity = outbox_capacity(self._environ, fork=self._origin.helper is not None)
-        outbox = Outbox(path, stream=id_, meta={"origin": self._origin.as_map()}, capacity=capacity)
+        stream = os.urandom(STREAM_ID_BYTES)
+        is_helper = self._origin.helper is not None
+        outbox = places.make(
+            self._environ,
+            outbox_name(self._origin.host, self._origin.pid, stream),
+            complain=lambda text: log.warning("tlogs: %s", text),
+            stream=stream,
+            meta={"origin": self._origin.as_map()},
+            capacity=outbox_capacity(self._environ, fork=is_helper),
+            helper=is_helper,
+        )
         owner = Owner(
             connect=self._connect,
             lay=self._lay,
@@ -154,9 +162,8 @@ class Session:
             registered=self._registered,
             loud=is_first_here(self._origin),
         )
-        self._stream = stream = Stream(self._origin, target, outbox, owner)
+        self._stream = Stream(self._origin, target, outbox, owner)
         self._intake.append = outbox.append
-        return stream
 
     def _connect(self) -> int | None:
         target = self._config.target

@@ -16,13 +16,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from itertools import islice
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgpack
-import zstandard
 
 from tlogs_shared.errors import MessageError
 from tlogs_shared.storage.record import MAX_RECORD_BYTES, RECORD_SLACK, Fields, fields, unpacker
+
+if TYPE_CHECKING:
+    import zstandard
 
 __all__ = ["HEADER_BYTES", "MAX_RAW_BYTES", "Codec", "Header", "Kind", "check_payload", "pieces", "records", "seal"]
 
@@ -181,6 +183,8 @@ def raw_payload(header: Header, payload: bytes | memoryview) -> bytes:
     if header.codec is Codec.PLAIN:
         raw = bytes(payload)
     else:
+        import zstandard  # a worker, which reads no batch, does not load it
+
         try:
             # What the frame says of its own size is what the decompressor makes room for, whatever bound it is given:
             # a few hostile bytes could ask for gigabytes.

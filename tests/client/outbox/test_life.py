@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from tlogs.outbox import life
-from tlogs.outbox.life import is_alive, same_container, this_process
+from tlogs.outbox.life import is_alive, this_process
 from tlogs.outbox.ring import Process
 
 HERE = this_process()
@@ -45,11 +45,6 @@ def test_a_process_that_can_be_seen_decides(process: Process, alive: bool) -> No
 )
 def test_where_the_process_cannot_be_seen_its_lock_decides(process: Process, locked: bool) -> None:
     assert is_alive(process, lambda: locked) is locked
-
-
-def test_another_mount_namespace_is_another_container() -> None:
-    assert same_container(HERE)
-    assert not same_container(replace(HERE, mount_namespace=1))
 
 
 @pytest.mark.multiprocess

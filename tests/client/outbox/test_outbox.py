@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from tlogs.outbox import ring
 from tlogs.outbox.dead import open_dead
-from tlogs.outbox.file import outbox_capacity, outbox_directory
+from tlogs.outbox.file import outbox_capacity
 from tlogs.outbox.outbox import GROW_AGAIN_NS, Outbox
 from tlogs.outbox.reader import MARGIN_NS, PATIENCE_NS, Reader
 from tlogs.outbox.ring import Extent
@@ -401,29 +401,6 @@ def test_a_size_means_here_what_it_means_everywhere(text: str, size: int) -> Non
 def test_a_malformed_or_too_small_size_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="TLOGS_OUTBOX_BYTES"):
         outbox_capacity({"TLOGS_OUTBOX_BYTES": text})
-
-
-def test_the_default_directory_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    path = outbox_directory({})
-    assert path == tmp_path / f"tlogs-{os.getuid()}"
-    assert path.stat().st_mode & 0o777 == 0o700
-    path.chmod(0o755)
-    assert outbox_directory({}).stat().st_mode & 0o777 == 0o700
-
-
-def test_a_link_in_the_default_directory_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / f"tlogs-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(StoreError, match="not a directory"):
-        outbox_directory({})
-
-
-def test_a_directory_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
-    tmp_path.chmod(0o777)
-    with pytest.raises(ConfigError, match="chmod go-w"):
-        outbox_directory({"TLOGS_OUTBOX_DIR": str(tmp_path)})
 
 
 # Re-entrancy: each of these would wait for itself for ever if the lock were a plain one.

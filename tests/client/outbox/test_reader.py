@@ -181,6 +181,24 @@ def test_a_file_that_is_not_an_outbox_is_refused(tmp_path: Path) -> None:
         open_outbox(tmp_path / "c")
 
 
+def test_what_faulthandler_wrote_is_the_last_record_though_a_file_s_time_is_coarse(outbox: Outbox) -> None:
+    for index in range(3):
+        put(outbox, str(index))
+    side = Path(f"{outbox.path}.fault")
+    side.write_text("Fatal Python error: Aborted\n\nThread 1\n")
+    os.utime(side, ns=(5 << 32, 5 << 32))
+    reader = open_outbox(outbox.path)
+    reader.seal()
+    assert reader.head == 4
+    for watermark in (0, 3):
+        reader.rewind(watermark)
+        extents = list(iter(lambda: reader.cut(True), None))
+        assert extents[-1].first_ts == outbox._ts
+        assert (extents[-1].first, extents[-1].end) == (3, 4)
+    reader.close()
+    side.unlink()
+
+
 # Version 1.
 
 

@@ -65,12 +65,13 @@ class Session:
         self._learns = True
         self._intake = Intake(self._first_record, trace_id, LEVELS.label)
         self._crash: CrashHooks | None = None
-        if config.target is not None:
-            self._open()
+        self._is_beginning = True
+        if config.target is not None and self._opened():
             self._intake.install()
             self._crash = CrashHooks(self._intake, side_file=self._side_file())
             self._crash.install()
             _at_fork(self)
+        self._is_beginning = False
 
     def __repr__(self) -> str:
         return f"<tlogs.Session of {self._origin.label}, collector {self.collector}, run {self.run}>"
@@ -141,6 +142,16 @@ class Session:
 
     # Streams.
 
+    def _opened(self) -> bool:
+        """Open a stream; return False where no place takes its outbox: a job runs without its log being forwarded."""
+        try:
+            self._open()
+        except (TlogsError, OSError) as error:
+            self._intake.append = self._refused
+            log.warning("tlogs: records of process %d are not forwarded: %s", os.getpid(), error)
+            return False
+        return True
+
     def _open(self) -> None:
         target = self._config.target
         assert target is not None
@@ -168,8 +179,9 @@ class Session:
     def _connect(self) -> int | None:
         target = self._config.target
         assert target is not None
-        # At init always; later not where this process would have to reap the agent.
-        return connect(target.collector, self._environ, start=self._stream is None or may_start())
+        # At init always; later by a rank, and not where this process would have to reap the agent.
+        start = self._is_beginning or (self._origin.helper is None and may_start())
+        return connect(target.collector, self._environ, start=start)
 
     def _side_file(self) -> str | None:
         return None if self._stream is None else f"{self._stream.outbox.path}{SIDE_SUFFIX}"
@@ -184,11 +196,8 @@ class Session:
                 self._origin = helper_of(self._origin)
                 self._is_opening = True
                 try:
-                    self._open()
-                except (TlogsError, OSError) as error:
-                    self._intake.append = self._refused
-                    log.warning("tlogs: records of process %d are not forwarded: %s", os.getpid(), error)
-                    return False
+                    if not self._opened():
+                        return False
                 finally:
                     self._is_opening = False
                 if self._crash is not None and (side_file := self._side_file()) is not None:
@@ -288,7 +297,6 @@ def init(
         ConfigError: a variable or argument that cannot be used, or an argument other than that of the call before;
             the text names it.
         DirectiveError: TORCH_LOGS cannot be understood.
-        StoreError: the outbox cannot be made.
     """
     global _current
     environ = dict(os.environ)

@@ -19,6 +19,9 @@ MAX_DESCRIPTORS: Final = 4
 MAX_WAITING: Final = 4 * 1024 * 1024
 """Bytes for a worker that does not read; beyond them the connection is closed, and the worker registers anew."""
 
+SO_PEERPIDFD: Final = 77
+"""A pidfd of who connected (Linux 6.5), also once it has been reaped (6.16); Python has no name for it yet."""
+
 _CREDENTIALS: Final = struct.Struct("=iII")
 
 
@@ -33,6 +36,18 @@ class Line:
         self._descriptors: list[int] = []
         self.pid, self.uid = _peer(connection)
         self.is_open = True
+
+    def take_pidfd(self) -> int | None:
+        """A pidfd of the process at the other end, which is the caller's; None where the system has none to give.
+
+        Also of one that has no number here: it is in another namespace, or its parent has reaped it already.
+        """
+        try:
+            fd = self._socket.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)
+        except OSError:
+            return None
+        os.set_inheritable(fd, False)
+        return fd
 
     @property
     def fileno(self) -> int:

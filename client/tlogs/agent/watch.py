@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,12 +53,16 @@ class Watch:
     Where the system has no pidfds, `fileno` is None and `has_ended` has to be asked again and again.
     """
 
-    def __init__(self, pid: int, started: int, *, ways: frozenset[str] = ALL_WAYS) -> None:
+    def __init__(self, pid: int, started: int, *, pidfd: int | None = None, ways: frozenset[str] = ALL_WAYS) -> None:
+        """Watch a process; *pidfd* is one of it that is the watch's from here on, where there is one already."""
         self.pid = pid
         self._started = started
         self._ways = ways
         self._ended = False
-        self._fd: int | None = None
+        self._fd = pidfd
+        if pidfd is not None and PIDFD in ways:
+            return  # also of a process that was reaped before we looked: it is not mistaken for another
+        self.close()
         if PIDFD in ways and hasattr(os, "pidfd_open"):
             try:
                 self._fd = os.pidfd_open(pid)
@@ -72,11 +77,15 @@ class Watch:
     @property
     def fileno(self) -> int | None:
         """A descriptor that is readable once the process has ended; None where there is none."""
-        return None if self._ended else self._fd
+        return self._fd
 
     def has_ended(self) -> bool:
         """Return True once the process has ended, whether or not its parent has noticed."""
-        if not self._ended:
+        if not self._ended and self._fd is not None:
+            poll = select.poll()
+            poll.register(self._fd, select.POLLIN)
+            self._ended = bool(poll.poll(0))
+        elif not self._ended:
             found = self._look()
             self._ended = found is None or found.state in "ZX" or self._started not in (0, found.started)
         return self._ended

@@ -103,7 +103,6 @@ def test_a_number_that_is_another_process_now_has_ended(start: Callable[..., sub
     process = start()
     watch = Watch(process.pid, 1)
     assert watch.has_ended()
-    assert watch.fileno is None
     assert watch.vital() is None
     watch.close()
 

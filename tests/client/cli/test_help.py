@@ -140,13 +140,13 @@ def test_a_terminal_without_the_characters_gets_them_escaped() -> None:
 
 
 def test_a_command_that_asks_a_collector_or_reads_a_run_can_be_told_which() -> None:
-    for name in COMMANDS.keys() - {"explain", "help-logs", "demo", "keygen", "completion"}:
+    for name in COMMANDS.keys() - {"explain", "help-logs", "demo", "keygen", "completion", "agent", "drain"}:
         options = {option for parameter in ALL[f"tlogs {name}"].params for option in parameter.opts}
         assert {"--collector", "--secret-file", "--run", "--color"} <= options
 
 
 def test_json_is_offered_wherever_a_machine_may_read(capsys: pytest.CaptureFixture[str]) -> None:
-    for name in COMMANDS.keys() - {"demo", "keygen", "completion"}:
+    for name in COMMANDS.keys() - {"demo", "keygen", "completion", "agent", "drain"}:
         assert "--json" in {option for parameter in ALL[f"tlogs {name}"].params for option in parameter.opts}
     main(["check", "--json", "--run", "mine"])
     found = json.loads(capsys.readouterr().out)

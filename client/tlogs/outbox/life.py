@@ -15,7 +15,7 @@ from typing import Final
 
 from tlogs.outbox.ring import BOOT_BYTES, Process
 
-__all__ = ["is_alive", "this_process"]
+__all__ = ["is_alive", "same_container", "this_process"]
 
 _ENDED: Final = frozenset("ZX")
 """States of a process that only waits for its parent to ask how it ended."""
@@ -47,6 +47,11 @@ def is_alive(process: Process, is_locked: Callable[[], bool]) -> bool:
 def can_see(process: Process) -> bool:
     """Return True if its number means the same process here: the same start of the kernel, the same namespace."""
     return (process.boot, process.pid_namespace) == (_boot(), _namespace("pid"))
+
+
+def same_container(process: Process) -> bool:
+    """Return True if it sees the same files: its paths mean the same here."""
+    return process.boot == _boot() and process.mount_namespace == _namespace("mnt")
 
 
 def _look(pid: int) -> tuple[str, int] | None:

@@ -51,10 +51,10 @@ def broadcast(
     author = "job" if session is None or session.rank is None else f"rank{session.rank}"
     lease = lease_of(settings, modules, ranks=ranks, hosts=hosts, ttl=ttl, replace=replace, force=force, author=author)
     call = _name_of(lease)
-    if session is None or session.collector is None:
+    if session is None or session.stream is None:
         log.warning("tlogs: broadcast without a collector: call tlogs.init() first, with TLOGS_COLLECTOR set")
         return None
-    report = session.ask(lease, call, wait)
+    report = session.stream.control.ask(lease, call, wait)
     if wait <= 0:
         return None
     if report is None:

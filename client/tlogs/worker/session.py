@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import msgpack
 
-from tlogs.access.agent_messages import Registered, Report
+from tlogs.access.agent_messages import Registered
 from tlogs.access.agent_start import connect, may_start
 from tlogs.loggers.controller import LEVELS, trace_id
 from tlogs.loggers.leases import Leases
@@ -99,6 +99,11 @@ class Session:
         return self._origin.rank
 
     @property
+    def stream(self) -> Stream | None:
+        """Where its records go; None where they are not forwarded."""
+        return self._stream
+
+    @property
     def state(self) -> str:
         """`connected`, `waiting` or `refused` as the agent says, `none` where there is no agent."""
         return "none" if self._stream is None else self._stream.control.state
@@ -107,11 +112,6 @@ class Session:
         """Block until everything logged so far is acknowledged; return False after *timeout* seconds."""
         stream = self._stream
         return True if stream is None else stream.flush(timeout)
-
-    def ask(self, lease: Lease, once: str, timeout: float) -> Report | None:
-        """Have the collector apply *lease* to the run; return its answer, None after *timeout* seconds (0: at once)."""
-        stream = self._stream
-        return None if stream is None else stream.control.ask(lease, once, timeout)
 
     def close(self, timeout: float = LINGER_S, *, at_exit: bool = False) -> None:
         """Send what is left, for at most *timeout* seconds, and take everything off the process again.

@@ -62,15 +62,15 @@ def test_a_name_is_left_to_a_torch_that_is_newer_than_what_was_recorded(
     monkeypatch: pytest.MonkeyPatch, installed: str, plugins: list[str], left: bool
 ) -> None:
     monkeypatch.setattr(modules, "_is_installed", lambda: True)
-    monkeypatch.setattr(modules, "entry_points", lambda group: plugins)
-    monkeypatch.setattr(modules, "version", lambda name: installed)
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: plugins)
+    monkeypatch.setattr("importlib.metadata.version", lambda name: installed)
     assert torch_may_know("fresh") is left
     assert not torch_may_know("my.module")
 
 
 def test_a_name_is_left_to_a_torch_with_plugged_in_backends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(modules, "_is_installed", lambda: True)
-    monkeypatch.setattr(modules, "entry_points", lambda group: ["npu"])
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: ["npu"])
     assert torch_may_know("npu")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -57,6 +58,10 @@ class Session:
     rank: int = 0
     collector: str | None = "tcp://127.0.0.1:5655"
     asked: list[tuple[Lease, float]] = field(default_factory=list)
+
+    @property
+    def stream(self) -> SimpleNamespace | None:
+        return None if self.collector is None else SimpleNamespace(control=self)
 
     def ask(self, lease: Lease, once: str, timeout: float) -> Report | None:
         self.asked.append((lease, timeout))

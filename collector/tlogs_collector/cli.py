@@ -17,10 +17,10 @@ from tlogs_collector.listener import Listener, raise_file_limit
 from tlogs_collector.stop import Stop
 from tlogs_shared.errors import ConfigError, TlogsError
 from tlogs_shared.host import read_secret_file
-from tlogs_shared.origin import RUN_NAME
 from tlogs_shared.protocol.endpoint import DEFAULT_PORT, Endpoint
 from tlogs_shared.protocol.secret import parse_secret
 from tlogs_shared.quantity import parse_duration, parse_size
+from tlogs_shared.storage.layout import RUN_NAME_RULE, is_run_name
 from tlogs_shared.version import __version__
 
 __all__ = ["main"]
@@ -112,8 +112,8 @@ def say(text: str) -> None:
 
 
 def _settings(given: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
-    if given["run"] is not None and RUN_NAME.fullmatch(given["run"]) is None:
-        raise ConfigError(f"--run {given['run']!r}: expected a name of up to 128 letters, digits, '.', '_' and '-'")
+    if given["run"] is not None and not is_run_name(given["run"]):
+        raise ConfigError(f"--run {given['run']!r}: expected {RUN_NAME_RULE}")
     try:
         keep_free = float(given["keep_free"].rstrip("%")) / 100
     except ValueError:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from tlogs_shared.host import is_running, outbox_owner, outbox_places
+from tlogs_shared.storage.layout import OUTBOX_SUFFIX
 
 __all__ = ["Recoverer"]
 
@@ -74,7 +75,7 @@ class Recoverer:
         if time.monotonic() >= self._places_due_s:
             self._places, self._places_due_s = outbox_places(self._environ), time.monotonic() + PLACES_EVERY_S
         found = []
-        for path in (path for place in self._places for path in place.glob("*.outbox")):
+        for path in (path for place in self._places for path in place.glob(f"*{OUTBOX_SUFFIX}")):
             pid = outbox_owner(path.name)
             if path not in self._found and pid is not None and (pid == 0 or not is_running(pid)):
                 self._found.add(path)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import stat
 import tempfile
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from typing import Final
 
 from tlogs_shared.errors import ConfigError
 from tlogs_shared.protocol.secret import parse_secret
+from tlogs_shared.storage.layout import format_outbox, parse_outbox
 
 __all__ = [
     "SHARED_MEMORY",
@@ -81,12 +81,10 @@ def is_locked(path: Path) -> bool:
 
 SHARED_MEMORY: Final = Path("/dev/shm")
 
-_OUTBOX: Final = re.compile(r".*-(\d+)(?:\.([0-9a-f]+))?-[0-9a-f]+\.outbox")
-
 
 def outbox_name(host: str, pid: int, stream: bytes) -> str:
     """The name of an outbox: containers that share a directory may have processes of the same number."""
-    return f"{host}-{pid}.{_mount_namespace():x}-{stream.hex()[:8]}.outbox"
+    return format_outbox(host, pid, _mount_namespace(), stream)
 
 
 def outbox_owner(name: str) -> int | None:
@@ -97,10 +95,11 @@ def outbox_owner(name: str) -> int | None:
     >>> outbox_owner("node7-4242-1f2e3d4c.outbox"), outbox_owner("node7-4242.1-1f2e3d4c.outbox"), outbox_owner("a.txt")
     (4242, 0, None)
     """
-    match = _OUTBOX.fullmatch(name)
-    if match is None:
+    found = parse_outbox(name)
+    if found is None:
         return None
-    return int(match[1]) if match[2] is None or int(match[2], 16) == _mount_namespace() else 0
+    pid, container = found
+    return pid if container in (None, _mount_namespace()) else 0
 
 
 def temporary_directory(environ: Mapping[str, str]) -> Path:

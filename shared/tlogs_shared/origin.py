@@ -6,7 +6,6 @@ environment or learnt late; the newest label holds for the stream from its first
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
@@ -18,7 +17,6 @@ __all__ = ["Origin", "StreamInfo", "find_key", "find_origin"]
 
 STREAM_ID_BYTES: Final = 16
 
-RUN_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 """What a run may be called."""
 
 

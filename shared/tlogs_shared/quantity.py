@@ -16,6 +16,7 @@ __all__ = ["format_duration", "parse_duration", "parse_size"]
 
 _UNITS_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION: Final = re.compile(r"(\d{1,12}(?:\.\d{1,20})?)(ms|s|m|h|d)", re.ASCII)
+_LONG_UNITS: Final = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 _FACTORS: Final = {
     "": 1,
     "k": 10**3,
@@ -55,15 +56,12 @@ def format_duration(seconds: float) -> str:
         return f"{seconds * 1000:.0f}ms"
     if round(seconds, 1) < 60:
         return f"{seconds:.1f}s"
-    left = round(seconds)
-    found: list[str] = []
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
-        count, left = divmod(left, size)
-        if count or found:
-            found.append(f"{count}{unit}" if count else "")
-        if len(found) == 2:
-            break
-    return "".join(found)
+    whole = round(seconds)
+    largest = next(index for index, (_, size) in enumerate(_LONG_UNITS) if whole >= size)
+    (unit, size), (smaller_unit, smaller_size) = _LONG_UNITS[largest : largest + 2]
+    count, rest = divmod(whole, size)
+    smaller = rest // smaller_size
+    return f"{count}{unit}" + (f"{smaller}{smaller_unit}" if smaller else "")
 
 
 def parse_size(text: str, *, source: str = "size") -> int:

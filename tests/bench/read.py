@@ -26,8 +26,9 @@ from tlogs.reading.text import TextRenderer
 from tlogs_shared.origin import Origin, StreamInfo
 from tlogs_shared.rankset import RankSet
 from tlogs_shared.storage.batch import Header, seal
+from tlogs_shared.storage.layout import segment_name
 from tlogs_shared.storage.record import Fields, pack
-from tlogs_shared.storage.segment import FileHeader, pack_stream, segment_name
+from tlogs_shared.storage.segment import FileHeader, pack_stream
 
 BATCH = 1500
 STEP_NS = 1_000_000

@@ -15,8 +15,9 @@ import zstandard
 
 from tlogs_shared.origin import Origin, StreamInfo
 from tlogs_shared.storage.batch import Header, seal
+from tlogs_shared.storage.layout import segment_name
 from tlogs_shared.storage.record import Fields, pack
-from tlogs_shared.storage.segment import FileHeader, pack_stream, segment_name
+from tlogs_shared.storage.segment import FileHeader, pack_stream
 
 START_NS = 1_700_000_000_000_000_000
 

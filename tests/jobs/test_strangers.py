@@ -150,6 +150,7 @@ def two_hosts() -> Iterator[tuple[str, str, str]]:
             ip("netns", "del", name)
 
 
+@pytest.mark.system
 def test_a_cable_that_is_cut_and_mended_costs_nothing(lab: Lab, two_hosts: tuple[str, str, str]) -> None:
     """The ranks of the other host log on meanwhile; afterwards all of it is there, once."""
     here, there, cable = two_hosts

@@ -43,7 +43,7 @@ class Worker:
     def look(self) -> None:
         """Read from the outbox how far it is acknowledged; an open descriptor outlives the file's name."""
         if self._fd < 0:
-            for path in self._outboxes.glob(f"*-{self.process.pid}-*.outbox"):
+            for path in self._outboxes.glob(f"*-{self.process.pid}.*.outbox"):
                 try:
                     self._fd = os.open(path, os.O_RDONLY)
                 except FileNotFoundError:

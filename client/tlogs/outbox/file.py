@@ -27,11 +27,9 @@ from tlogs.outbox.descriptors import Descriptor, standard_streams_kept
 from tlogs.outbox.lock import WRITER, try_lock
 from tlogs_shared.errors import ConfigError, StoreError
 from tlogs_shared.quantity import parse_size
+from tlogs_shared.storage.layout import NEW_SUFFIX
 
-__all__ = ["CRASH_LOGGER", "SIDE_SUFFIX", "OutboxFile", "outbox_capacity"]
-
-SIDE_SUFFIX: Final = ".fault"
-"""What faulthandler's file is called behind the outbox's own name."""
+__all__ = ["CRASH_LOGGER", "OutboxFile", "outbox_capacity"]
 
 CRASH_LOGGER: Final = "tlogs.crash"
 """The logger that the records of last words name, whoever makes them: the process, or whoever recovers its outbox."""
@@ -85,7 +83,7 @@ class OutboxFile:
         self.pieces = 0
         self.generations: list[int] = []
         # Under another name until it is locked and whole, so that nobody takes it for a dead process's.
-        new = f"{self.path}.new"
+        new = f"{self.path}{NEW_SUFFIX}"
         self._descriptor: Descriptor | None = None
         try:
             if os.path.lexists(self.path):

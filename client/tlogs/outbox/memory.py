@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from tlogs_shared.storage.layout import OUTBOX_SUFFIX
+
 __all__ = ["file_system", "has_room", "held_in", "is_memory"]
 
 SPARE_SHARE: Final = 32
@@ -45,7 +47,7 @@ def held_in(directory: str | os.PathLike[str]) -> int:
     total = 0
     with os.scandir(directory) as found:
         for entry in found:
-            if ".outbox" in entry.name:
+            if OUTBOX_SUFFIX in entry.name:
                 try:
                     total += entry.stat(follow_symlinks=False).st_blocks * 512
                 except OSError:

@@ -35,11 +35,12 @@ from logging import CRITICAL
 from typing import Any, Final
 
 from tlogs.outbox import life, ring, version1
-from tlogs.outbox.file import CRASH_LOGGER, SIDE_SUFFIX
+from tlogs.outbox.file import CRASH_LOGGER
 from tlogs.outbox.lock import SENDER, WRITER, is_locked, try_lock
 from tlogs.outbox.ring import Entry, Extent, FileHeader, Piece
 from tlogs_shared.errors import MessageError, ProtocolError
 from tlogs_shared.storage.batch import TARGET_RAW_BYTES
+from tlogs_shared.storage.layout import FAULT_SUFFIX
 from tlogs_shared.storage.record import HEAD_BYTES, MAX_RECORD_BYTES, RECORD_SLACK, Fields, pack, unpack
 
 __all__ = ["Reader", "attach", "open_outbox"]
@@ -473,7 +474,7 @@ class Reader:
         try:
             if self.path and os.path.samestat(os.fstat(self._fd), os.lstat(self.path)):
                 os.unlink(self.path)
-                os.unlink(self.path + SIDE_SUFFIX)
+                os.unlink(self.path + FAULT_SUFFIX)
         except FileNotFoundError:
             pass
         self.close()
@@ -493,7 +494,7 @@ def _fault_record(path: str, last_ts: int) -> bytes:
     if not path:
         return b""
     try:
-        fd = os.open(path + SIDE_SUFFIX, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = os.open(path + FAULT_SUFFIX, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return b""
     try:

@@ -297,10 +297,9 @@ def parse_moment(text: str, now_ns: int, end_ns: int, zone: tzinfo | None = None
             moment = end.replace(
                 tzinfo=zone, hour=int(match[1]), minute=int(match[2]), second=int(match[3] or 0), microsecond=0, fold=0
             )
-            for days in (1, 0, -1):
-                near = moment + timedelta(days=days)
-                if near.astimezone(timezone.utc) <= end + timedelta(hours=6):
-                    break
+            near = moment + timedelta(days=1)
+            while near.astimezone(timezone.utc) > end + timedelta(hours=6):
+                near -= timedelta(days=1)
             return _nanoseconds(near) + int((match[4] or "").ljust(9, "0"))
         # Python 3.10 reads neither a Z nor an odd number of digits behind the point.
         fraction = _FRACTION.search(text)

@@ -20,7 +20,7 @@ from tlogs.reading.run import Run
 from tlogs.reading.subscription import EVERY_RUN, CollectorSubscription, PollingSubscription, Subscription
 from tlogs_shared.errors import CollectorUnavailable, ConfigError, ProtocolError, StoreError
 from tlogs_shared.protocol.notice import FILE_NAME
-from tlogs_shared.storage.segment import parse_name
+from tlogs_shared.storage.layout import holds_run
 
 if TYPE_CHECKING:
     from tlogs.access.connection import Operator
@@ -291,7 +291,7 @@ def _at_path(text: str) -> LocalRun:
 
 
 def _is_run(path: Path) -> bool:
-    return (path / "run.json").exists() or any(parse_name(name) is not None for name in os.listdir(path))
+    return holds_run(os.listdir(path))
 
 
 def _has(library: Library, run: str) -> bool:

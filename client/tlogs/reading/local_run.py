@@ -15,15 +15,10 @@ from tlogs.reading.verify import Verification
 from tlogs_shared.errors import MessageError, StoreError
 from tlogs_shared.host import is_locked
 from tlogs_shared.storage.batch import HEADER_BYTES, Header, check_payload
+from tlogs_shared.storage.layout import CONTROL_FILE, LEDGER_FILE, RUN_FILE, parse_name, parse_torn, segment_name
 from tlogs_shared.storage.ledger import Ledger
 from tlogs_shared.storage.position import START, Position
-from tlogs_shared.storage.segment import (
-    FILE_HEADER_BYTES,
-    Scan,
-    parse_name,
-    parse_torn,
-    segment_name,
-)
+from tlogs_shared.storage.segment import FILE_HEADER_BYTES, Scan
 
 __all__ = ["LocalRun"]
 
@@ -40,7 +35,7 @@ class LocalRun:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.notes: list[str] = []
-        self.meta: dict[str, Any] = self._read_map("run.json")
+        self.meta: dict[str, Any] = self._read_map(RUN_FILE)
         self._open: OrderedDict[int, SegmentFile] = OrderedDict()
 
     def __enter__(self) -> LocalRun:
@@ -151,7 +146,7 @@ class LocalRun:
 
     def control(self) -> list[dict[str, Any]]:
         """The lines of the run's control journal: who asked for which levels, when."""
-        return read_lines(self.path / "control.jsonl")
+        return read_lines(self.path / CONTROL_FILE)
 
     def _names(self) -> list[str]:
         try:
@@ -179,12 +174,12 @@ class LocalRun:
         return segment
 
     def _ledger(self) -> Ledger:
-        if not (self.path / "ledger.json").exists():
+        if not (self.path / LEDGER_FILE).exists():
             return Ledger()
         try:
-            return Ledger.from_map(self._read_map("ledger.json"))
+            return Ledger.from_map(self._read_map(LEDGER_FILE))
         except MessageError as error:
-            self._note(f"ledger.json: {error}")
+            self._note(f"{LEDGER_FILE}: {error}")
             return Ledger()
 
     def _read_map(self, name: str) -> dict[str, Any]:

@@ -212,14 +212,15 @@ class _Lane:
 
     def advance(self) -> bool:
         """Skip the frames at the front that are not wanted; return True where something is left to decode."""
-        if self._position is not None:
-            return True
         choice, frames = self.choice, self.frames
         if choice is None:
             frames.clear()
-        else:
-            while frames and not choice.span(*frames.span()):
-                frames.skip()
+            self._pieces = self._position = None  # and the rest of a batch that was chosen when it was begun
+            return False
+        if self._position is not None:
+            return True
+        while frames and not choice.span(*frames.span()):
+            frames.skip()
         return bool(frames)
 
     @property
@@ -228,10 +229,9 @@ class _Lane:
         return self._newest if self._position is not None else self.corrected(self.frames.span()[1])
 
     def wanted(self) -> list[tuple[int, int]]:
-        """The frames that are wanted: their places, and the time of their last record."""
+        """The frames that are wanted: their places, and the time of their last record. Only where something is left."""
         choice = self.choice
-        if choice is None:
-            return []
+        assert choice is not None, "only what was chosen is wanted"
         return [
             (index, last_ts)
             for index, (level, first_ts, last_ts) in self.frames.spans()

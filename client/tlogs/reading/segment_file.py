@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from tlogs_shared.errors import StoreError
-from tlogs_shared.storage.segment import segment_name
+from tlogs_shared.storage.layout import segment_name
 from tlogs_shared.storage.segment_reader import SegmentReader
 
 __all__ = ["SegmentFile"]

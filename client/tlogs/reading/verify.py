@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tlogs_shared.storage.batch import Header, Kind
+from tlogs_shared.storage.layout import segment_name
 from tlogs_shared.storage.position import START, Position
-from tlogs_shared.storage.segment import Ending, segment_name
+from tlogs_shared.storage.segment import Ending
 from tlogs_shared.storage.segment_reader import SegmentReader
 
 __all__ = ["Verification"]

@@ -13,7 +13,8 @@ from typing import Final
 
 from tlogs_shared.errors import ConfigError
 from tlogs_shared.host import boot_id
-from tlogs_shared.origin import RUN_NAME, Origin, find_key, find_origin
+from tlogs_shared.origin import Origin, find_key, find_origin
+from tlogs_shared.storage.layout import RUN_NAME_RULE, is_run_name
 from tlogs_shared.version import __version__
 
 __all__ = ["helper_of", "identify", "is_in_group", "learn", "mark", "unmark"]
@@ -37,9 +38,9 @@ def identify(
     """
     host = socket.gethostname()
     name = run or environ.get("TLOGS_RUN") or None
-    if name is not None and RUN_NAME.fullmatch(name) is None:
+    if name is not None and not is_run_name(name):
         source = f"run={name!r}" if run else f"TLOGS_RUN={name!r}"
-        raise ConfigError(f"{source}: expected a name of up to 128 letters, digits, '.', '_' and '-'")
+        raise ConfigError(f"{source}: expected {RUN_NAME_RULE}")
     origin = Origin(
         host=host,
         pid=os.getpid(),

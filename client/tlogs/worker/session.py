@@ -23,16 +23,17 @@ from tlogs.access.agent_start import connect, may_start
 from tlogs.loggers.controller import LEVELS, trace_id
 from tlogs.loggers.leases import Leases
 from tlogs.outbox import places
-from tlogs.outbox.file import SIDE_SUFFIX, outbox_capacity
+from tlogs.outbox.file import outbox_capacity
 from tlogs.worker.config import Config, unknown_names
 from tlogs.worker.crash import CrashHooks
 from tlogs.worker.identity import helper_of, identify, is_in_group, learn, mark, unmark
 from tlogs.worker.intake import Intake
 from tlogs.worker.stream import LINGER_S, Owner, Stream
 from tlogs_shared.errors import ConfigError, TlogsError
-from tlogs_shared.host import outbox_name
+from tlogs_shared.host import is_running, outbox_name, outbox_owner, outbox_places
 from tlogs_shared.origin import STREAM_ID_BYTES, Origin
 from tlogs_shared.protocol.lease import Lease
+from tlogs_shared.storage.layout import FAULT_SUFFIX
 
 __all__ = ["Session", "current", "flush", "init", "shutdown"]
 
@@ -59,11 +60,12 @@ class Session:
         self._stream: Stream | None = None
         self._closed = False
         self._leases = Leases(LEVELS)
+        self._storing: set[int] = set()
         self._opening = threading.RLock()
         self._is_opening = False
         self._begun: str | None = None
         self._learns = True
-        self._intake = Intake(self._first_record, trace_id, LEVELS.label)
+        self._intake = Intake(self._first_record, trace_id, LEVELS.label, self._stores)
         self._crash: CrashHooks | None = None
         self._is_beginning = True
         if config.target is not None and self._opened():
@@ -184,7 +186,19 @@ class Session:
         return connect(target.collector, self._environ, start=start)
 
     def _side_file(self) -> str | None:
-        return None if self._stream is None else f"{self._stream.outbox.path}{SIDE_SUFFIX}"
+        return None if self._stream is None else f"{self._stream.outbox.path}{FAULT_SUFFIX}"
+
+    def _stores(self, pid: int) -> bool:
+        """Return whether the records of another process, which come through a queue, are taken there.
+
+        One that has ended is believed to have done so: its outbox goes when all is acknowledged.
+        """
+        if pid not in self._storing and is_running(pid):
+            names = (path.name for place in outbox_places(self._environ) if place.is_dir() for path in place.iterdir())
+            if pid not in map(outbox_owner, names):
+                return False
+        self._storing.add(pid)
+        return True
 
     def _first_record(self, *values: Any) -> bool:
         """Take the first record of a forked child: from here on it has a stream of its own."""
@@ -231,6 +245,9 @@ class Session:
         """In a forked child, before anything of it runs."""
         self._opening = threading.RLock()
         self._is_opening = False
+        self._intake.forked()
+        if self._crash is not None:
+            self._crash.watch_child()
         # A process group that came along from the parent says nothing of this process.
         self._learns = not is_in_group()
         stream, self._stream = self._stream, None

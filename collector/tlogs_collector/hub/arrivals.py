@@ -13,9 +13,10 @@ from tlogs_collector.hub.pacing import Pacing
 from tlogs_collector.hub.peer import Peer
 from tlogs_collector.hub.run import Run
 from tlogs_collector.hub.runs import Runs
-from tlogs_shared.origin import RUN_NAME, Origin, StreamInfo
+from tlogs_shared.origin import Origin, StreamInfo
 from tlogs_shared.protocol.clock import Moment
 from tlogs_shared.protocol.messages import Hello, Refused, Welcome
+from tlogs_shared.storage.layout import is_run_name
 
 __all__ = ["Arrivals", "Stored"]
 
@@ -61,7 +62,7 @@ class Arrivals:
         if self.closing and not hello.recovering and self.runs.find(hello.stream) is None:
             return [Send(connection, Refused(hello.stream, "closing", "the collector is about to end"))]
         name = hello.origin.run
-        if name is not None and (RUN_NAME.fullmatch(name) is None or not name.strip(".")):
+        if name is not None and not is_run_name(name):
             text = f"{name!r:.140} cannot be the name of a run"
             return self.admission.broken(connection, "run", text, now.s, hello.stream)
         run = self.runs.choose(hello, now)

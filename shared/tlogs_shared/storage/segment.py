@@ -19,7 +19,6 @@ from `THINNED_BASE`, so that a position from before is not mistaken for one in t
 
 from __future__ import annotations
 
-import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -45,10 +44,6 @@ __all__ = [
     "frame_end",
     "pack_mark",
     "pack_stream",
-    "parse_name",
-    "parse_torn",
-    "segment_name",
-    "torn_name",
     "unpack_mark",
     "unpack_stream",
 ]
@@ -68,9 +63,6 @@ _THINNED: Final = 1
 _FILE: Final = struct.Struct("<4sHHIIQ128s")
 _MARK: Final = struct.Struct("<Q")
 _CRC: Final = struct.Struct("<I")
-_NAME: Final = re.compile(r"segment-(\d{8,10})\.tlf", re.ASCII)
-
-_TORN: Final = re.compile(r"segment-(\d{8,10})\.\d+\.torn", re.ASCII)
 
 _WINDOW_BYTES: Final = 4096
 """One page is read at a time: it holds the headers of many small frames, and little of the payload of a large one."""
@@ -84,32 +76,6 @@ Read = Callable[[int, int], bytes]
 def frame_end(header: Header, position: Position) -> Position:
     """Where the frame at *position* ends."""
     return Position(position.segment, position.offset + HEADER_BYTES + header.size)
-
-
-def segment_name(number: int) -> str:
-    """The file name of a segment; names sort as their numbers do.
-
-    >>> segment_name(3), parse_name("segment-00000003.tlf"), parse_name("segment-00000003.torn")
-    ('segment-00000003.tlf', 3, None)
-    """
-    return f"segment-{number:08d}.tlf"
-
-
-def parse_name(name: str) -> int | None:
-    """The number in the file name of a segment, None where it is not one."""
-    match = _NAME.fullmatch(name)
-    return int(match[1]) if match else None
-
-
-def torn_name(number: int, offset: int) -> str:
-    """The file name for what was cut off a segment at *offset*."""
-    return f"segment-{number:08d}.{offset}.torn"
-
-
-def parse_torn(name: str) -> int | None:
-    """The segment that a file was cut off, None where *name* is not such a file."""
-    match = _TORN.fullmatch(name)
-    return int(match[1]) if match else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,16 +7,9 @@ from collections.abc import Callable, Iterator
 
 from tlogs_shared.errors import MessageError
 from tlogs_shared.storage.batch import Header
+from tlogs_shared.storage.layout import segment_name
 from tlogs_shared.storage.position import Position
-from tlogs_shared.storage.segment import (
-    FILE_HEADER_BYTES,
-    THINNED_BASE,
-    FileHeader,
-    Read,
-    Scan,
-    segment_name,
-    unpack_mark,
-)
+from tlogs_shared.storage.segment import FILE_HEADER_BYTES, THINNED_BASE, FileHeader, Read, Scan, unpack_mark
 
 __all__ = ["SegmentReader"]
 

@@ -53,6 +53,7 @@ def test_each_logger_has_the_level_of_the_last_clause_that_names_it() -> None:
 def test_a_module_that_is_not_found_here_is_a_note_and_a_slip_of_the_finger_is_refused() -> None:
     assert "no.where" in explained("+no.where").notes[0]
     assert explained("+my.module").notes == []
+    assert [line.level for line in explained("my.module=DEBUG").loggers if line.logger == "my.module"] == ["DEBUG"]
     with pytest.raises(DirectiveError, match="did you mean 'dynamo'"):
         explained("dinamo")
     with pytest.raises(DirectiveError, match="did you mean 'dynamo'"):

@@ -161,3 +161,8 @@ def test_a_scan_cuts_extents_of_the_size_of_a_batch() -> None:
     found = list(scan(memoryview(one * 7), 0))
     assert [(extent.first, extent.count) for extent in found] == [(0, 3), (3, 3), (6, 1)]
     assert len(found[0].view) >= TARGET_RAW_BYTES
+
+
+@pytest.mark.parametrize("nothing", [{"count": 0}, {"generation": 0, "first": 0}])
+def test_an_entry_without_records_is_none(nothing: dict[str, int]) -> None:
+    assert Entry.unpack(replace(ENTRY, **nothing).pack()) is None

@@ -278,3 +278,15 @@ def test_the_newest_time_is_that_of_the_streams_that_were_chosen() -> None:
     frames = [batch(1, 0, [10, 20]), batch(2, 0, [90])]
     merge = merge_of(frames, {1: info(0, offset_ns=5), 2: info(1)}, Filter(ranks=RankSet.of([0])))
     assert merge.newest == 25
+
+
+def test_a_stream_that_turns_out_not_to_be_chosen_is_left_in_the_middle_of_a_batch() -> None:
+    """Rank 0 until it knows better, with `--ranks 0`: what was decoded so far is shown, and the rest is not."""
+    choice = Filter(ranks=RankSet.of([0]))
+    merge = merge_of([batch(1, 0, list(range(60_000)))], {1: info(0)}, choice)
+    merge.label({stream_id(1): info(0)})
+    before = flat(merge.take(100))
+    assert len(before) == 101
+    merge.label({stream_id(1): info(7)})
+    assert len(flat(merge.take())) < 50_000
+    assert merge.last(5) == []

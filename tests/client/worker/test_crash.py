@@ -133,6 +133,47 @@ def test_an_uncaught_exception_is_the_last_record(tmp_path: Path) -> None:
         ),
         (
             """
+            try: raise ValueError("boom")
+            except ValueError: sys.excepthook(*sys.exc_info())
+            """,
+            [],
+        ),
+        (
+            """
+            def f():
+                try: g()
+                except ValueError as error: sys.last_exc = sys.last_value = error  # as debuggers and test runners do
+            def g(): raise ValueError("boom")
+            f()
+            """,
+            [],
+        ),
+        (
+            """
+            import threading
+            thread = threading.Thread(target=lambda: None)
+            end = threading.Event()
+            def wait(): end.wait()
+            threading.Thread(target=wait).start()
+            threading._register_atexit(end.set)
+            raise ValueError("before threads are joined")
+            """,
+            ["uncaught ValueError: before threads are joined"],
+        ),
+        (
+            """
+            class Broken(Exception):
+                def __str__(self): raise SystemExit(3)
+            import threading
+            def f(): raise Broken
+            thread = threading.Thread(target=f, name="worker")
+            thread.start()
+            thread.join()
+            """,
+            ["uncaught Broken: <Broken: SystemExit in its text> in thread worker"],
+        ),
+        (
+            """
             class Broken(Exception):
                 def __str__(self): raise RuntimeError("no text")
             raise Broken
@@ -140,7 +181,20 @@ def test_an_uncaught_exception_is_the_last_record(tmp_path: Path) -> None:
             ["uncaught Broken: <Broken: RuntimeError in its text>"],
         ),
     ],
-    ids=["ctrl-c", "exit", "_exit", "thread", "unraisable", "replaced", "chained", "no text"],
+    ids=[
+        "ctrl-c",
+        "exit",
+        "_exit",
+        "thread",
+        "unraisable",
+        "replaced",
+        "chained",
+        "called",
+        "remembered",
+        "threads",
+        "text that exits",
+        "no text",
+    ],
 )
 def test_what_nobody_caught_is_recorded_once(tmp_path: Path, script: str, messages: list[str]) -> None:
     _, records = both(script, tmp_path / "a")
@@ -214,6 +268,34 @@ def test_a_child_can_have_a_side_file_of_its_own(tmp_path: Path) -> None:
     run(script, tmp_path / "a")
     assert "Aborted" in (tmp_path / "a-child.fault").read_text()
     assert (tmp_path / "a.fault").read_text() == ""
+
+
+def test_the_hook_stays_the_original_for_those_who_ask(tmp_path: Path) -> None:
+    """As exceptiongroup does on 3.10: its hook shows the whole group, and is installed over the original only."""
+    script = """
+        if sys.excepthook is sys.__excepthook__:
+            sys.excepthook = lambda kind, error, traceback: print("the whole", error, file=sys.stderr)
+        raise ValueError("boom")
+    """
+    result, records = both(script, tmp_path / "a")
+    assert result.stderr == "the whole boom\n"
+    assert [message_of(record) for record in records] == ["uncaught ValueError: boom"]
+
+
+def test_a_hook_that_was_there_before_and_ends_the_process_comes_after_the_record(tmp_path: Path) -> None:
+    script = """
+        import os
+        hooks.uninstall()
+        def abort(*args): os._exit(7)
+        sys.excepthook = abort
+        hooks.install()
+        try: raise KeyError("handled")
+        except KeyError as error: pass
+        raise ValueError("boom")
+    """
+    path = tmp_path / "a"
+    assert run(script, path).returncode == 7
+    assert [message_of(record) for record in recorded(path)] == ["uncaught ValueError: boom"]
 
 
 def test_hooks_are_restored_and_only_our_own(tmp_path: Path) -> None:

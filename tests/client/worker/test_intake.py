@@ -63,6 +63,15 @@ def lonely(name: str) -> logging.Logger:
     return logger
 
 
+def handled(name: str) -> logging.Logger:
+    """As `lonely`, with a handler that would format."""
+    logger = lonely(name)
+    handler = logging.Handler()
+    handler.emit = lambda record: None  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    return logger
+
+
 def into(found: list[Any]) -> Callable[..., bool]:
     """An append that puts what it is called with into a list."""
 
@@ -121,7 +130,9 @@ def test_a_message_need_not_be_a_text(taken: list[Taken], log: logging.Logger) -
     assert taken[2].extra == {"fields": {"func_name": "all_reduce", "error": "ValueError('x')", "world_size": 4}}
 
 
-def test_arguments_that_do_not_fit_or_cannot_be_formatted_are_shown(taken: list[Taken], log: logging.Logger) -> None:
+def test_arguments_that_do_not_fit_or_cannot_be_formatted_are_shown(taken: list[Taken]) -> None:
+    log = handled("test_intake")
+
     class Broken:
         def __str__(self) -> str:
             raise RuntimeError("no text")
@@ -275,7 +286,9 @@ def test_a_trace_id_is_asked_for_torch_only(log: logging.Logger) -> None:
     assert [record.extra for record in found] == [{"trace_id": "0/1"}, None]
 
 
-def test_a_text_that_logs_itself_does_not_recurse_for_ever(taken: list[Taken], log: logging.Logger) -> None:
+def test_a_text_that_logs_itself_does_not_recurse_for_ever(taken: list[Taken]) -> None:
+    log = handled("test_intake")
+
     class Chatty:
         def __repr__(self) -> str:
             log.debug("made a text of %s", self)
@@ -358,6 +371,60 @@ def test_records_of_all_threads_are_taken_with_their_names(taken: list[Taken], l
     for thread in threads:
         thread.join()
     assert sorted(record.thread for record in taken) == [f"worker{index}" for index in range(4)]
+
+
+def test_a_filter_of_the_base_class_that_was_replaced_before_has_its_say(
+    log: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = logging.Filterer.filter
+    monkeypatch.setattr(
+        logging.Filterer, "filter", lambda self, record: "no" not in record.msg and before(self, record)
+    )
+    found: list[Taken] = []
+    intake = Intake(into(found))
+    intake.install()
+    try:
+        for text in ("yes", "no"):
+            log.info(text)
+        monkeypatch.undo()
+        log.info("no more")
+    finally:
+        intake.uninstall()
+    assert [record.template for record in found] == ["yes", "no more"]
+
+
+@pytest.mark.parametrize(("stores", "count"), [(True, 0), (False, 1)])
+def test_a_record_of_another_process_is_taken_where_that_does_not_store_it(
+    log: logging.Logger, stores: bool, count: int
+) -> None:
+    found: list[Taken] = []
+    asked: list[int] = []
+
+    def ask(pid: int) -> bool:
+        asked.append(pid)
+        return stores
+
+    intake = Intake(into(found), stores=ask)
+    intake.install()
+    try:
+        for process in (os.getpid() + 1, os.getpid(), None):
+            log.handle(logging.makeLogRecord({"name": log.name, "msg": "x", "levelno": 20, "process": process}))
+    finally:
+        intake.uninstall()
+    assert (len(found), asked) == (count + 2, [os.getpid() + 1])
+
+
+def test_a_class_of_loggers_whose_records_cannot_be_taken_is_named(
+    taken: list[Taken], caplog: pytest.LogCaptureFixture
+) -> None:
+    class Prints(logging.Logger):
+        def handle(self, record: logging.LogRecord) -> None:
+            print(record.msg)
+
+    text = f"tlogs: {Prints.__module__}.{Prints.__qualname__}.handle() asks no filter: records of such loggers are not"
+    assert [record.getMessage() for record in caplog.records] == [f"{text} collected"]
+    Prints("a").warning("x")
+    assert taken == []
 
 
 def test_append_may_be_replaced(log: logging.Logger) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -125,6 +126,7 @@ def test_leases_read_back_from_the_journal_are_those_that_were_in_force(steps: l
 @pytest.mark.parametrize(
     "line",
     [
+        {"event": "lease"},
         {"event": "lease", "revision": 3},
         {"event": "lease", "revision": 3, "lease": {"settings": 5}},
         {"event": "reset", "revision": 3, "ends": None},
@@ -197,3 +199,21 @@ def test_the_closing_line_is_arithmetic_over_sequence_numbers(peers: list[dict[s
         found.watermark = found.records = info.get("records", 0)
         run.add(found)
     assert run.closing_line() == line
+
+
+def test_a_stream_that_had_ended_when_the_run_was_opened_is_not_watched() -> None:
+    run = new_run()
+    run.add(peer(1, 0, end="bye"))
+    run.add(peer(2, 1))
+    assert [found.rank for found in run.peers.values()] == [0, 1]
+    assert [found.rank for found in run.speaking.values()] == [1]
+
+
+def test_a_process_that_learns_its_rank_late_becomes_that_rank() -> None:
+    run = new_run()
+    early = peer(1)
+    run.add(early)
+    assert not run.relabel(early, early.info.origin)
+    assert run.relabel(early, replace(early.info.origin, rank=3))
+    run.end(early, "bye")
+    assert run.attempt_of(early.info.origin) == 1, "the next process of that rank is another attempt"

@@ -29,8 +29,9 @@ from tlogs_collector.store.store import RunBusy, RunFailed, Store, StoredRun
 from tlogs_shared.errors import MessageError, StoreError
 from tlogs_shared.origin import Origin, StreamInfo
 from tlogs_shared.storage.batch import HEADER_BYTES, Header, Kind, seal
+from tlogs_shared.storage.layout import segment_name
 from tlogs_shared.storage.position import START, Position
-from tlogs_shared.storage.segment import FILE_HEADER_BYTES, frame_end, segment_name, unpack_stream
+from tlogs_shared.storage.segment import FILE_HEADER_BYTES, frame_end, unpack_stream
 
 A, B = b"a" * 16, b"b" * 16
 INFO = StreamInfo(Origin("node1", 7, rank=3))

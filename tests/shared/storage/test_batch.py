@@ -146,3 +146,9 @@ def test_a_frame_that_claims_gigabytes_is_refused_before_room_is_made_for_them()
     header = Header(b"s" * 16, codec=Codec.ZSTD, count=1, raw_size=70_000, size=len(frame))
     with pytest.raises(MessageError, match="found a payload of 4294967295"):
         records(header, bytes(frame))
+
+
+def test_a_plain_payload_of_another_size_than_its_header_says_is_refused() -> None:
+    header, payload, _ = made(3, compressed=False)
+    with pytest.raises(MessageError, match=f"expected {header.raw_size + 1} unpacked bytes, found {len(payload)}"):
+        raw_payload(replace(header, raw_size=header.raw_size + 1), payload)

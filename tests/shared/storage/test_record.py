@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlogs_shared.errors import MessageError
+from tlogs_shared.storage import record as module
 from tlogs_shared.storage.record import (
     FIRST_BYTES,
     HEAD_BYTES,
@@ -134,3 +135,10 @@ def test_arrays_that_claim_to_be_huge_cost_nothing() -> None:
     """Each of these heads claims a thousand million items; room for them must not be made."""
     with pytest.raises(MessageError):
         list(unpack_all(b"\xdd\x3b\x9a\xca\x00" * 1000))
+
+
+def test_a_program_that_makes_up_templates_costs_the_reader_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_TAME_KEPT", 0)
+    kept = len(module._TAME)
+    assert message_of(plain(template="made up %s", args=[1])) == "made up 1"
+    assert len(module._TAME) == kept

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tlogs_shared.errors import MessageError
 from tlogs_shared.origin import Origin, StreamInfo
 from tlogs_shared.storage.batch import HEADER_BYTES, Header, Kind, check_payload, seal
+from tlogs_shared.storage.layout import parse_name, parse_torn, segment_name, torn_name
 from tlogs_shared.storage.ledger import Ledger
 from tlogs_shared.storage.position import START, Position
 from tlogs_shared.storage.segment import (
@@ -20,10 +21,6 @@ from tlogs_shared.storage.segment import (
     Scan,
     pack_mark,
     pack_stream,
-    parse_name,
-    parse_torn,
-    segment_name,
-    torn_name,
     unpack_mark,
     unpack_stream,
 )
@@ -230,3 +227,18 @@ def test_a_ledger_survives_its_text_and_counts_a_repeated_removal_once() -> None
 def test_what_is_no_ledger_is_refused(values: object) -> None:
     with pytest.raises(MessageError, match="ledger"):
         Ledger.from_map(values)
+
+
+def test_a_segment_of_a_newer_version_is_not_guessed_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tlogs_shared.storage.segment._VERSION", 2)
+    newer = FileHeader("run", 1).pack()
+    monkeypatch.undo()
+    with pytest.raises(MessageError, match="a segment of version 2, this tlogs reads version 1; install a newer one"):
+        FileHeader.unpack(newer)
+
+
+def test_a_search_ends_where_the_file_was_cut_meanwhile() -> None:
+    data = FileHeader("run", 1).pack() + b"damage" * 40
+    found = Scan(lambda size, offset: data[offset : offset + size], len(data) + (1 << 21), skip=True)
+    assert list(found) == []
+    assert found.why is Ending.DAMAGED

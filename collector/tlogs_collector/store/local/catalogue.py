@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from tlogs_collector.hub.hub import Known
-from tlogs_collector.store.local.run_directory import LOCK_FILE, RUN_FILE
 from tlogs_shared.host import is_locked
+from tlogs_shared.storage.layout import LOCK_FILE, RUN_FILE
 
 __all__ = ["left_open"]
 

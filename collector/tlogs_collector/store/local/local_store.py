@@ -1,15 +1,7 @@
 """Runs in a local directory, each a directory of its own. See `tlogs_collector.store.store` for how a store is used.
 
-A run's directory holds::
-
-    run.json                the metadata, replaced whole
-    segment-00000001.tlf    the records; see tlogs_shared.storage.segment
-    control.jsonl           what operators asked for, a line each
-    ledger.json             what was removed to save space, once there is such
-    segment-….torn          what was cut off after a crash; never read
-    lock                    held by the daemon that has the run open; says which
-
-Nothing in it refers to a place outside, so it can be copied, moved or packed.
+The names of its files are in `tlogs_shared.storage.layout`. Nothing in it refers to a place outside, so it can be
+copied, moved or packed.
 """
 
 from __future__ import annotations
@@ -19,7 +11,6 @@ import errno
 import json
 import os
 import platform
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -27,15 +18,25 @@ from typing import Any, Final
 
 from tlogs_collector.store.disk import Disk, LocalDisk
 from tlogs_collector.store.local.retention import remove_run, shrink
-from tlogs_collector.store.local.run_directory import CONTROL_FILE, LOCK_FILE, RUN_FILE, RunDirectory
+from tlogs_collector.store.local.run_directory import RunDirectory
 from tlogs_collector.store.local.segment_reader import open_segment
 from tlogs_collector.store.local.whole_file import read_whole
 from tlogs_collector.store.store import RunBusy, StoredRun
 from tlogs_shared.errors import StoreError
 from tlogs_shared.origin import StreamInfo
 from tlogs_shared.storage.batch import Header
+from tlogs_shared.storage.layout import (
+    CONTROL_FILE,
+    LOCK_FILE,
+    RUN_FILE,
+    RUN_NAME_RULE,
+    holds_run,
+    is_run_name,
+    parse_name,
+    segment_name,
+)
 from tlogs_shared.storage.position import Position
-from tlogs_shared.storage.segment import frame_end, parse_name, segment_name
+from tlogs_shared.storage.segment import frame_end
 
 __all__ = ["LocalStore"]
 
@@ -53,8 +54,6 @@ _AGE_CHECK_S: Final = 60.0
 _LOCK_TRIES: Final = 10
 _LOCK_PAUSE_S: Final = 0.02
 """A reader that looks whether the run is live holds the lock for an instant."""
-
-_RUN_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 
 
 class LocalStore:
@@ -302,19 +301,19 @@ class LocalStore:
 
     def _path(self, run: str) -> str:
         # A name comes from a rank; none may lead out of the directory.
-        if _RUN_NAME.fullmatch(run) is None or run.strip(".") == "":
-            raise StoreError(errno.EINVAL, "no name for a run, which has 1 to 128 letters, digits and . _ -", run[:140])
+        if not is_run_name(run):
+            raise StoreError(errno.EINVAL, f"no name for a run: expected {RUN_NAME_RULE}", run[:140])
         return f"{self.directory}/{run}"
 
     def _is_run(self, name: str) -> bool:
         path = f"{self.directory}/{name}"
-        if _RUN_NAME.fullmatch(name) is None or not self._disk.is_directory(path):
+        if not is_run_name(name) or not self._disk.is_directory(path):
             return False
         try:
             names = self._disk.names(path)
         except OSError:
             return False  # another user's, or removed meanwhile
-        return RUN_FILE in names or any(parse_name(entry) is not None for entry in names)
+        return holds_run(names)
 
     def _segments(self, path: str) -> list[int]:
         return sorted(number for name in self._disk.names(path) if (number := parse_name(name)) is not None)

@@ -18,6 +18,7 @@ from tlogs_collector.store.store import StoredStream
 from tlogs_shared.errors import MessageError
 from tlogs_shared.origin import Origin, StreamInfo
 from tlogs_shared.storage.batch import Header, Kind
+from tlogs_shared.storage.layout import PARTIAL_SUFFIX, parse_name, parse_torn, segment_name, torn_name
 from tlogs_shared.storage.ledger import Ledger
 from tlogs_shared.storage.position import START, Position
 from tlogs_shared.storage.segment import (
@@ -28,10 +29,6 @@ from tlogs_shared.storage.segment import (
     Frame,
     Scan,
     pack_mark,
-    parse_name,
-    parse_torn,
-    segment_name,
-    torn_name,
     unpack_mark,
     unpack_stream,
 )
@@ -112,7 +109,8 @@ class Repair:
         for name in sorted(names):
             number = parse_name(name)
             torn = parse_torn(name)
-            if (number or torn or self.ledger.dropped_before) < self.ledger.dropped_before or name.endswith(".tmp"):
+            removed = (number or torn or self.ledger.dropped_before) < self.ledger.dropped_before
+            if removed or name.endswith(PARTIAL_SUFFIX):
                 # The daemon stopped after it had written down the removal, or before a file had its name.
                 self.disk.unlink(f"{self.path}/{name}")
             elif number is not None:

@@ -16,20 +16,19 @@ from typing import Final
 
 from tlogs_collector.store.disk import Disk
 from tlogs_collector.store.local.repair import ClosedSegment
-from tlogs_collector.store.local.run_directory import CONTROL_FILE, LEDGER_FILE, LOCK_FILE, RUN_FILE, RunDirectory
+from tlogs_collector.store.local.run_directory import RunDirectory
 from tlogs_collector.store.local.segment_reader import open_segment
 from tlogs_collector.store.local.whole_file import write_map
 from tlogs_shared.storage.batch import HEADER_BYTES, Kind
-from tlogs_shared.storage.segment import (
-    FILE_HEADER_BYTES,
-    MARK_OFFSET,
-    FileHeader,
-    Frame,
-    pack_mark,
-    pack_stream,
+from tlogs_shared.storage.layout import (
+    LEDGER_FILE,
+    LOCK_FILE,
+    PARTIAL_SUFFIX,
+    is_of_run,
     parse_torn,
     segment_name,
 )
+from tlogs_shared.storage.segment import FILE_HEADER_BYTES, MARK_OFFSET, FileHeader, Frame, pack_mark, pack_stream
 from tlogs_shared.storage.segment_reader import SegmentReader
 
 __all__ = ["remove_run", "shrink"]
@@ -69,11 +68,11 @@ def thin(run: RunDirectory, number: int, lock: threading.Lock) -> None:
     """
     path = f"{run.path}/{segment_name(number)}"
     with open_segment(run.disk, run.path, number) as reader:
-        copy = _Thinned(run, f"{path}.tmp", reader)
+        copy = _Thinned(run, f"{path}{PARTIAL_SUFFIX}", reader)
         size = copy.write()
     ledger = run.ledger.thin(number, copy.removed)
     write_map(run.disk, run.path, LEDGER_FILE, ledger.as_map())
-    run.disk.rename(f"{path}.tmp", path)
+    run.disk.rename(f"{path}{PARTIAL_SUFFIX}", path)
     run.disk.sync_directory(run.path)
     with lock:
         run.ledger = ledger
@@ -119,7 +118,7 @@ def remove_run(disk: Disk, path: str, before: float) -> bool:
     Raises:
         OSError: the disk refuses; what is left is removed another time.
     """
-    names = [name for name in disk.names(path) if _is_ours(name)]
+    names = [name for name in disk.names(path) if is_of_run(name)]
     if not names or max(disk.modified(f"{path}/{name}") for name in names) >= before:
         return False
     lock = disk.lock(f"{path}/{LOCK_FILE}")
@@ -134,11 +133,6 @@ def remove_run(disk: Disk, path: str, before: float) -> bool:
     finally:
         disk.close(lock)
     return True
-
-
-def _is_ours(name: str) -> bool:
-    bare = name.removesuffix(".tmp").removesuffix(".torn")
-    return bare in (RUN_FILE, LEDGER_FILE, CONTROL_FILE) or bare.startswith("segment-")
 
 
 def _account(run: RunDirectory, taken: Counter[bytes], removed: Counter[int]) -> None:

@@ -6,7 +6,7 @@ import errno
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from tlogs_collector.store.disk import Disk
 from tlogs_collector.store.local.repair import ClosedSegment, Repair
@@ -15,23 +15,12 @@ from tlogs_collector.store.store import RunFailed, StoredRun, StoredStream
 from tlogs_shared.errors import MessageError, StoreError
 from tlogs_shared.origin import StreamInfo
 from tlogs_shared.storage.batch import HEADER_BYTES, Header
+from tlogs_shared.storage.layout import CONTROL_FILE, LEDGER_FILE, RUN_FILE, segment_name
 from tlogs_shared.storage.ledger import Ledger
 from tlogs_shared.storage.position import START, Position
-from tlogs_shared.storage.segment import (
-    FILE_HEADER_BYTES,
-    MARK_OFFSET,
-    FileHeader,
-    pack_mark,
-    pack_stream,
-    segment_name,
-)
+from tlogs_shared.storage.segment import FILE_HEADER_BYTES, MARK_OFFSET, FileHeader, pack_mark, pack_stream
 
 __all__ = ["RunDirectory", "Unsynced"]
-
-RUN_FILE: Final = "run.json"
-LEDGER_FILE: Final = "ledger.json"
-CONTROL_FILE: Final = "control.jsonl"
-LOCK_FILE: Final = "lock"
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from tlogs_collector.store.disk import Disk
-from tlogs_shared.storage.segment import segment_name
+from tlogs_shared.storage.layout import segment_name
 from tlogs_shared.storage.segment_reader import SegmentReader
 
 __all__ = ["open_segment"]

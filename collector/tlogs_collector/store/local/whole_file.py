@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tlogs_collector.store.disk import Disk
+from tlogs_shared.storage.layout import PARTIAL_SUFFIX, TORN_SUFFIX
 
 __all__ = ["read_map", "read_whole", "write_all", "write_map"]
 
@@ -34,8 +35,8 @@ def write_map(disk: Disk, directory: str, name: str, values: Mapping[str, Any]) 
     Raises:
         OSError: the disk refuses; the old one is there.
     """
-    write_all(disk, f"{directory}/{name}.tmp", [json.dumps(dict(values), indent=1).encode() + b"\n"])
-    disk.rename(f"{directory}/{name}.tmp", f"{directory}/{name}")
+    write_all(disk, f"{directory}/{name}{PARTIAL_SUFFIX}", [json.dumps(dict(values), indent=1).encode() + b"\n"])
+    disk.rename(f"{directory}/{name}{PARTIAL_SUFFIX}", f"{directory}/{name}")
     disk.sync_directory(directory)
 
 
@@ -68,6 +69,6 @@ def read_map(disk: Disk, directory: str, name: str, notes: list[str]) -> dict[st
         values = None
     if isinstance(values, dict):
         return values
-    disk.rename(f"{directory}/{name}", f"{directory}/{name}.torn")
-    notes.append(f"{name}: {len(data)} bytes that are no JSON map, set aside as {name}.torn")
+    disk.rename(f"{directory}/{name}", f"{directory}/{name}{TORN_SUFFIX}")
+    notes.append(f"{name}: {len(data)} bytes that are no JSON map, set aside as {name}{TORN_SUFFIX}")
     return None

@@ -71,6 +71,7 @@ def numbers(path: Path) -> list[int]:
         return [header.first for header, _ in archive.frames() if header.kind is Kind.BATCH]
 
 
+@pytest.mark.system
 def test_a_full_file_system_is_waited_out(small: Path) -> None:
     """What had been taken is there; when somebody makes room it goes on, with nothing lost or twice."""
     ballast = small / "ballast"
@@ -89,6 +90,7 @@ def test_a_full_file_system_is_waited_out(small: Path) -> None:
     assert numbers(small / RUN) == list(range(more))
 
 
+@pytest.mark.system
 def test_a_run_is_continued_on_a_full_file_system(small: Path) -> None:
     store = LocalStore(small, segment_bytes=100_000)
     end = fill(store, begin(store))
@@ -99,6 +101,7 @@ def test_a_run_is_continued_on_a_full_file_system(small: Path) -> None:
     again.close()
 
 
+@pytest.mark.system
 def test_the_part_that_stays_free_is_kept_on_a_small_file_system(small: Path) -> None:
     store = LocalStore(small, segment_bytes=50_000, keep_free=0.3)
     end = begin(store)
@@ -157,6 +160,7 @@ def test_a_directory_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -
             subprocess.run(["umount", str(directory)], check=True)
 
 
+@pytest.mark.system
 def test_a_run_on_a_read_only_file_system_is_read(small: Path) -> None:
     store = LocalStore(small, segment_bytes=100_000)
     end = begin(store)
@@ -170,6 +174,7 @@ def test_a_run_on_a_read_only_file_system_is_read(small: Path) -> None:
         assert summarize(archive).records == 20
 
 
+@pytest.mark.system
 def test_a_file_system_that_was_read_only_for_a_while_is_taken_up_again(small: Path) -> None:
     """As ext4 does after an I/O error."""
     store = LocalStore(small, segment_bytes=30_000)

@@ -17,7 +17,7 @@ __all__ = ["Line"]
 RECEIVE_BYTES: Final = 65536
 MAX_DESCRIPTORS: Final = 4
 MAX_WAITING: Final = 4 * 1024 * 1024
-"""Bytes for a worker that does not read; beyond them the connection is closed, and the worker registers anew."""
+"""Bytes for a worker that does not read; beyond them the connection is ended, and the worker registers anew."""
 
 SO_PEERPIDFD: Final = 77
 """A pidfd of who connected (Linux 6.5), also once it has been reaped (6.16); Python has no name for it yet."""
@@ -91,7 +91,11 @@ class Line:
             self._waiting += encode(message)
             self.flush()
             if len(self._waiting) > MAX_WAITING:
-                self.close()
+                self._waiting.clear()
+                try:
+                    self._socket.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass  # the other end was faster
 
     def flush(self) -> None:
         """Send what waits, as far as the connection takes it."""
@@ -101,7 +105,7 @@ class Line:
         except BlockingIOError:
             pass
         except OSError:
-            self.close()
+            self._waiting.clear()  # the other end is closed; what it has said before is still to be read
 
     def close(self) -> None:
         """Close the connection."""

@@ -14,9 +14,9 @@ from tlogs.access.discovery import Address
 from tlogs.agent.agent import Agent
 from tlogs.agent.setting import Setting
 from tlogs.agent.ward import Ward
-from tlogs.outbox.life import same_container
 from tlogs.outbox.reader import Reader, open_outbox
 from tlogs_shared.errors import MessageError
+from tlogs_shared.host import outbox_owner
 from tlogs_shared.origin import Origin
 
 __all__ = ["HELD", "NOT_OURS", "Recovered", "Wish", "recover"]
@@ -126,7 +126,7 @@ def _begin(
         meta = reader.meta
         origin = Origin.from_map(meta.get("origin"))
         label = origin.label
-        if not same_container(reader.header.process):
+        if _is_elsewhere(path):
             label += " (of another container)"
         named, fixed = wish.to or str(meta.get("endpoint", "")), None
         if wish.run not in (None, origin.run) or (wish.only is not None and not _belongs(named, origin, wish.only)):
@@ -189,7 +189,7 @@ def _open(path: Path) -> Reader | str:
         return error.strerror or str(error)
     problem = ""
     if reader.is_alive():
-        problem = ALIVE if same_container(reader.header.process) else CONTAINER
+        problem = CONTAINER if _is_elsewhere(path) else ALIVE
     elif not reader.take():
         problem = HELD
     else:
@@ -201,6 +201,11 @@ def _open(path: Path) -> Reader | str:
             pass  # somebody was quicker, and has deleted it
     reader.close()
     return problem
+
+
+def _is_elsewhere(path: Path) -> bool:
+    """Return True if the outbox is one of another container, which shares the directory."""
+    return outbox_owner(path.name) == 0
 
 
 def _belongs(named: str, origin: Origin, only: Address) -> bool:

@@ -1,7 +1,7 @@
-"""The SPECs of `tlogs set-logs`: clauses of TORCH_LOGS, or a name with what it shall be.
+"""The SPECs of `tlogs set-logs`: clauses of TORCH_LOGS, or NAME=VALUE.
 
-What would mean something else than it seems to say is refused: `-guards`, which in TORCH_LOGS turns guards *on*;
-a level for an artifact; on or off for a component.
+A clause that does not mean what it seems to is refused: `-guards`, which in TORCH_LOGS turns guards *on*; a level for
+an artifact; on or off for a component.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ __all__ = ["parse_specs"]
 def parse_specs(specs: Iterable[str], registry: Registry) -> Mapping[str, int | bool]:
     """The settings of a lease: clauses of TORCH_LOGS, or `NAME=LEVEL`, `ARTIFACT=on`, `ARTIFACT=off`.
 
-    A name that *registry* does not know is taken as it is: each rank says whether it knows it.
+    A name that *registry* does not have is accepted: each rank answers for itself.
 
     >>> from tlogs.levels.registry import recorded
     >>> parse_specs(["+c10d,graph_breaks", "my.module=info", "guards=off"], recorded())
     {'c10d': 10, 'graph_breaks': True, 'my.module': 20, 'guards': False}
 
     Raises:
-        DirectiveError: a clause that cannot be understood, or that would mean something else than it says.
+        DirectiveError: a malformed clause, or one that does not mean what it seems to.
     """
     found: dict[str, int | bool] = {}
     for clause in (part.strip() for spec in specs for part in spec.split(",")):
@@ -44,7 +44,7 @@ def parse_specs(specs: Iterable[str], registry: Registry) -> Mapping[str, int | 
 
 
 def _setting(clause: str, name: str, value: str, registry: Registry, *, signed: bool) -> int | bool:
-    """What the value, or the sign where *signed*, says for *name*."""
+    """The setting for *name* by *value*, which is a sign if *signed*."""
     switch = {"on": True, "true": True, "off": False, "false": False}.get(value.lower())
     if name in registry.artifacts:
         if signed and value == "-":

@@ -1,4 +1,4 @@
-"""What a setting would do, said before anybody uses it: logger by logger, artifact by artifact, with the reason."""
+"""The effect of a setting before it is used: logger by logger, artifact by artifact, each with the reason."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NAMED_ONLY = "off by default: shown only where it is named"
 
 @dataclass(frozen=True, slots=True)
 class LoggerLine:
-    """A logger whose level the setting says, and the clause that says it."""
+    """A logger that gets a level, and the clause that sets it."""
 
     logger: str
     level: str
@@ -30,7 +30,7 @@ class LoggerLine:
 
 @dataclass(frozen=True, slots=True)
 class ArtifactLine:
-    """An artifact, whether its records come out, and why."""
+    """An artifact, True if its records come out, and why."""
 
     artifact: str
     shown: bool
@@ -39,7 +39,7 @@ class ArtifactLine:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What a setting would do. `notes` are what one should know beside it."""
+    """The effect of a setting; `notes` are warnings about it."""
 
     loggers: list[LoggerLine]
     artifacts: list[ArtifactLine]
@@ -55,12 +55,12 @@ class Explanation:
 
 
 def explain(specs: Iterable[str], registry: Registry, find_module: FindModule) -> Explanation:
-    """What TORCH_LOGS=*specs* does; where a clause has the form NAME=VALUE, what `tlogs set-logs` *specs* does.
+    """The effect of TORCH_LOGS=*specs*, or of `tlogs set-logs` *specs* if a clause has the form NAME=VALUE.
 
-    *find_module* says whether a module can be found here; elsewhere it may be another's to find.
+    *find_module* tells whether a module exists here; the job may run where it does.
 
     Raises:
-        DirectiveError: *specs* cannot be understood, or name what is neither known nor found, nor could be a module.
+        DirectiveError: *specs* are malformed, or have an unknown name that is close to a known one.
     """
     text = ",".join(specs)
     notes: list[str] = []
@@ -104,7 +104,7 @@ def _refuse_unless(fits: bool, name: str, registry: Registry) -> None:
 
 
 def _artifact(name: str, state: LevelState, registry: Registry, by: Mapping[str, str]) -> ArtifactLine:
-    """Whether the records of one artifact come out."""
+    """Tell whether the records of one artifact come out."""
     if name in state.on:
         return ArtifactLine(name, True, "it is named")
     if name in state.off:
@@ -124,7 +124,7 @@ def _artifact(name: str, state: LevelState, registry: Registry, by: Mapping[str,
 def _levels_above(
     modules: Iterable[str], state: LevelState, registry: Registry, by: Mapping[str, str]
 ) -> Iterator[tuple[str, int]]:
-    """For each module the level that holds in it, and whose that is: the name in the setting, else the component."""
+    """The level in force in each module, with its source: the name in the setting, else the component."""
     for module in modules:
         for name in lineage(module):
             if state.levels.get(name, logging.NOTSET) != logging.NOTSET:

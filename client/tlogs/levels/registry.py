@@ -1,7 +1,7 @@
-"""The names that levels can be set by: components, artifacts, and which loggers stand behind them.
+"""The names that levels can be set by: components, artifacts, and the loggers behind them.
 
 A *component* is an alias for one or more loggers and has a level. An *artifact* is a kind of record, on or off; its
-loggers are named `<module>.__<artifact>` and come into being when a module asks for them. `Registry` holds torch's
+loggers are named `<module>.__<artifact>` and are created when a module asks for them. `Registry` holds torch's
 model of both, as `torch._logging._internal.LogRegistry` does, so that a copy of the live one and the recorded one
 (`recorded`, see `torch_names`) are the same thing to everything above.
 """
@@ -29,8 +29,8 @@ _LABELS_KEPT: Final = 4096
 class Artifact:
     """One kind of record that is either on or off.
 
-    One that is *off by default* comes out only where it is named; any other also where the level of the logger above
-    it allows. `log_format` is a format of its own, None for the usual one; `visible` ones stand in the short help.
+    One that is *off by default* is shown only if it is named; any other also if the level of the logger above it
+    allows. `log_format` is a format of its own, None for the usual one; `visible` ones are in the short help.
     """
 
     name: str
@@ -42,10 +42,10 @@ class Artifact:
 
 @dataclass(slots=True)
 class Registry:
-    """The known components and artifacts, and the loggers that came to be known under way.
+    """The known components and artifacts, and the loggers registered later.
 
-    `artifact_loggers` are the artifact loggers that exist, with their artifact's name; `children` are loggers that
-    were named by a setting and lie below a component's, so that they have a level and no handler of their own.
+    `artifact_loggers` are the artifact loggers that exist, with their artifact's name; `children` are loggers that a
+    setting named and that are below a component's, so that they have a level but no handler of their own.
     """
 
     components: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Registry:
     children: set[str] = field(default_factory=set)
 
     def copy(self) -> Registry:
-        """A registry that can be changed without changing this one."""
+        """An independent copy."""
         return Registry(dict(self.components), dict(self.artifacts), dict(self.artifact_loggers), set(self.children))
 
     def loggers(self) -> set[str]:
@@ -69,11 +69,11 @@ class Registry:
         return (name,) if name in self.children else None
 
     def names(self) -> list[str]:
-        """What may be said in TORCH_LOGS besides the names of modules, sorted."""
+        """The names that TORCH_LOGS takes besides those of modules, sorted."""
         return sorted({ALL, *self.components, *self.artifacts})
 
     def suggest(self, name: str) -> str | None:
-        """The known name that *name* was probably meant to be.
+        """The known name closest to *name*, None if none is close.
 
         >>> recorded().suggest("dinamo"), recorded().suggest("Guards"), recorded().suggest("xyz")
         ('dynamo', 'guards', None)
@@ -83,7 +83,7 @@ class Registry:
         return found[0] if found else None
 
     def has_component_above(self, logger: str) -> bool:
-        """Whether *logger* or one above it belongs to a component, so that it needs no handler of its own."""
+        """Return True if *logger* or one above it belongs to a component, so that it needs no handler of its own."""
         known = self.loggers()
         return any(name in known for name in lineage(logger))
 

@@ -1,7 +1,7 @@
 """The arguments of set_logs(): torch's keywords in torch's order, then `modules` in the order given.
 
-A component takes a level, an artifact a real bool; None says nothing, and so does an artifact that is False. Where two
-names stand for one logger the later one wins, so the order is part of the meaning.
+A component takes a level, an artifact a real bool; None, and False for an artifact, have no effect. Where two names
+stand for one logger the later one wins, so the order is part of the meaning.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ __all__ = ["arguments", "check_keywords", "from_call", "in_call_order"]
 
 
 def check_keywords(settings: Mapping[str, object]) -> None:
-    """See that set_logs() has these keywords.
+    """Check the keywords of a call of set_logs().
 
     Raises:
-        TypeError: it has not, as Python raises for a function that is called so.
+        TypeError: set_logs() lacks one, as Python raises; with a suggestion.
     """
     for name in settings.keys() - KEYWORDS.keys() - {"modules"}:
         close = difflib.get_close_matches(name, KEYWORDS, n=1)
@@ -36,7 +36,7 @@ def arguments(modules: Any = None, **settings: Any) -> list[tuple[str, object]]:
     """The arguments of set_logs() in the order in which torch applies them.
 
     Raises:
-        AttributeError: *modules* is no map, as torch raises it.
+        AttributeError: *modules* is not a map, as torch raises it.
     """
     modules = modules or {}
     if not hasattr(modules, "items"):
@@ -52,10 +52,10 @@ def arguments(modules: Any = None, **settings: Any) -> list[tuple[str, object]]:
 def from_call(
     items: Iterable[tuple[str, object]], registry: Registry, find_module: FindModule
 ) -> tuple[LevelState, Registry]:
-    """The level state that set_logs() asks for with *items*, and *registry* with the modules they name.
+    """The level state for the arguments *items* of set_logs(), and *registry* with the modules that they name.
 
     Raises:
-        DirectiveError: an unknown name, an artifact that is no bool, or a level that logging does not know.
+        DirectiveError: an unknown name, an artifact that is not a bool, or a level that logging does not know.
         TypeError: a level of a type that logging does not take.
         ImportError: a module whose parent cannot be imported, as `find_spec` raises it.
     """

@@ -2,10 +2,10 @@
 
 Theory of operation
 -------------------
-What was asked for is a `LevelState`: a level for some loggers, the artifacts that are on, the artifacts that were
-turned off on purpose. `base_targets` makes of it the level of every logger that the registry knows, and whether its
-records pass upwards; that is torch's `_init_logs` without the reset. `lease_targets` says what has to lie over that
-for leases. `ordered` says in which order a difference must be put onto living loggers so that no record is lost.
+The settings are a `LevelState`: a level for some loggers, the artifacts that are on, the artifacts that were turned
+off explicitly. `base_targets` computes from it the level and `propagate` of every registered logger, which is torch's
+`_init_logs` without the reset. `lease_targets` computes what leases change on top of that. `ordered` sorts a
+difference so that no record is lost while it is applied to loggers in use.
 
 An artifact that is off gets the level `OFF`, above every real one: then `isEnabledFor` is false and the record is not
 even built. torch leaves such a logger enabled, lets the program format its record and drops it afterwards.
@@ -37,14 +37,14 @@ __all__ = [
 ]
 
 OFF: Final = 1 << 30
-"""The level of an artifact's logger that is off: no record has so high a level."""
+"""The level of a logger whose artifact is off; no record has a level that high."""
 
 DEFAULT_LEVEL: Final = logging.WARNING
-"""The level of the logger `torch` where nothing else was asked for; the other components inherit it."""
+"""The level of the logger `torch` unless it is set; the other components inherit it."""
 
 
 class Target(NamedTuple):
-    """What a logger's level and `propagate` shall be; None leaves `propagate` as it is."""
+    """The level and `propagate` to give a logger; None leaves `propagate` as it is."""
 
     level: int
     propagate: bool | None = None
@@ -52,7 +52,7 @@ class Target(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LevelState:
-    """What was asked for: `levels` by logger, artifacts that are `on`, artifacts that are `off` on purpose.
+    """Settings: `levels` by logger, artifacts that are `on`, artifacts that are explicitly `off`.
 
     Only leases turn an artifact off: for set_logs() an artifact that is False is an artifact not named.
     """
@@ -63,7 +63,7 @@ class LevelState:
 
 
 Settings = Sequence[tuple[Mapping[str, int | bool], bool]]
-"""What each lease names, with whether it replaces everything below it."""
+"""The settings of each lease, and True for one that replaces everything below it."""
 
 
 def overlay(state: LevelState, settings: Mapping[str, int | bool], registry: Registry) -> LevelState:
@@ -81,7 +81,7 @@ def overlay(state: LevelState, settings: Mapping[str, int | bool], registry: Reg
 
 
 def base_targets(registry: Registry, state: LevelState) -> dict[str, Target]:
-    """What torch's `_init_logs` makes of every logger that *registry* knows.
+    """The target that torch's `_init_logs` gives every logger in *registry*.
 
     A component's logger has a handler of its own and passes nothing upwards; a child has none and does. (torch lets
     a component's logger that was also named as a module do both, and writes each record twice.)
@@ -96,9 +96,9 @@ def base_targets(registry: Registry, state: LevelState) -> dict[str, Target]:
 
 
 def lease_targets(registry: Registry, state: LevelState, leases: Settings) -> dict[str, Target]:
-    """What has to lie over the loggers so that *leases*, oldest first, lie over *state*.
+    """The targets on top of *state* for *leases*, oldest first.
 
-    Found are only loggers that the leases name or change, and those of artifacts that are off.
+    They are for the loggers that the leases name or change, and for those of artifacts that are off.
     """
     before = base_targets(registry, state)
     over = settled(registry, state, leases)
@@ -115,14 +115,14 @@ def lease_targets(registry: Registry, state: LevelState, leases: Settings) -> di
 
 
 def settled(registry: Registry, state: LevelState, leases: Settings) -> LevelState:
-    """What is asked for altogether: *state* with *leases*, oldest first, over it."""
+    """*state* with *leases*, oldest first, applied to it."""
     for names, replaces in leases:
         state = overlay(LevelState() if replaces else state, names, registry)
     return state
 
 
 def loggers_behind(name: str, registry: Registry) -> Sequence[str]:
-    """The loggers that a setting for *name* is about, as far as they exist."""
+    """The loggers that a setting for *name* affects; of an artifact, those that exist."""
     if name in registry.artifacts:
         return [logger for logger, artifact in registry.artifact_loggers.items() if artifact == name]
     return registry.loggers_of(name) or (name,)
@@ -131,8 +131,8 @@ def loggers_behind(name: str, registry: Registry) -> Sequence[str]:
 def artifact_target(registry: Registry, state: LevelState, artifact: str, *, mark_off: bool = True) -> Target:
     """The target of any logger of *artifact*.
 
-    With *mark_off* one that does not come out has the level `OFF`; without, it is as torch leaves it: without a
-    level, and records do not pass upwards.
+    With *mark_off*, one that is not shown has the level `OFF`; without, it is as torch leaves it: without a level,
+    and its records do not propagate.
     """
     if artifact in state.on:
         return Target(logging.DEBUG, propagate=True)
@@ -162,11 +162,11 @@ def _depth(change: tuple[str, int]) -> int:
 
 
 def level_number(value: object) -> int:
-    """A level as logging knows it: a number, or a name that has one.
+    """The number of a level given as `Logger.setLevel` takes it, by number or by name.
 
     Raises:
-        DirectiveError: a text that names no level.
-        TypeError: neither a number nor a text; logging raises the same.
+        DirectiveError: an unknown name.
+        TypeError: neither a number nor a string; logging raises the same.
     """
     if isinstance(value, int):
         return int(value)

@@ -1,6 +1,4 @@
-"""What people write in TORCH_LOGS.
-
-The grammar of TORCH_LOGS is torch's: names joined by commas, blanks only after a comma, one sign in front of each::
+"""The grammar of TORCH_LOGS, which is torch's: names joined by commas, blanks only after a comma, a sign before each::
 
     +dynamo      component at DEBUG        guards        artifact on (a sign in front of it changes nothing)
     dynamo       component at INFO         my.module     any importable module, by its full name
@@ -9,8 +7,8 @@ The grammar of TORCH_LOGS is torch's: names joined by commas, blanks only after 
 Each name is looked up as component, artifact, module, in this order. A level written later wins over one written
 earlier.
 
-Whether a module exists is asked of a function *find_module*, as `importlib.util.find_spec(name) is not None` answers;
-what that raises is raised here, with the name in its text.
+A function *find_module* tells whether a module exists, as `importlib.util.find_spec(name) is not None` does; its
+exceptions are raised here with the name in their text.
 """
 
 from __future__ import annotations
@@ -52,7 +50,7 @@ class Directive:
 
 
 def parse(text: str, where: str = "TORCH_LOGS") -> list[Directive]:
-    """The clauses of *text*, none for the empty text.
+    """The clauses of *text*; an empty list for the empty text.
 
     >>> [str(part) for part in parse("+dynamo, aot,-inductor")]
     ['+dynamo', 'aot', '-inductor']
@@ -72,7 +70,7 @@ def parse(text: str, where: str = "TORCH_LOGS") -> list[Directive]:
 
 
 def _complaint(text: str) -> str:
-    """What is probably wrong with a text that does not follow the grammar."""
+    """The probable mistake in a text that does not follow the grammar."""
     bare = text.strip()
     if bare[:1] in ("'", '"') or bare[-1:] in ("'", '"'):
         return " (quotes became part of the value)"
@@ -88,12 +86,12 @@ def _complaint(text: str) -> str:
 def from_text(
     text: str, registry: Registry, find_module: FindModule, ignore: FindModule = lambda name: False
 ) -> tuple[LevelState, Registry]:
-    """The level state that TORCH_LOGS=*text* asks for, and *registry* with the modules it names.
+    """The level state for TORCH_LOGS=*text*, and *registry* with the modules that it names.
 
-    A name that nobody knows is passed over where *ignore* says so.
+    An unknown name is skipped if *ignore* returns True for it.
 
     Raises:
-        DirectiveError: *text* is malformed or names what nobody knows; for ``help`` and ``+help`` the help itself.
+        DirectiveError: *text* is malformed or has an unknown name; for ``help`` and ``+help`` the help itself.
         ImportError: *text* names a module whose parent cannot be imported, as `find_spec` raises it.
     """
     if text in ("help", "+help"):
@@ -116,7 +114,7 @@ def from_text(
 
 
 def is_module(name: str, registry: Registry, find_module: FindModule, where: str) -> bool:
-    """What *find_module* says of *name*; what it raises is raised with the name and where it stood in its text."""
+    """Call *find_module*; its exceptions are raised with *name* and *where* in their text."""
     try:
         return find_module(name)
     except ModuleNotFoundError as error:
@@ -126,7 +124,7 @@ def is_module(name: str, registry: Registry, find_module: FindModule, where: str
 
 
 def admit(module: str, registry: Registry) -> None:
-    """Make *module* known: a component of its own, or a child where a component lies above it."""
+    """Register *module*: as a child if a logger above it belongs to a component, else as a component of its own."""
     if registry.has_component_above(module):
         registry.children.add(module)
     else:
@@ -134,7 +132,7 @@ def admit(module: str, registry: Registry) -> None:
 
 
 def unknown_name(name: str, registry: Registry, where: str) -> str:
-    """What to tell somebody who wrote a name that nobody knows."""
+    """The error text for an unknown name."""
     suggestion = registry.suggest(name)
     if suggestion is not None:
         return f"unknown name {name!r} in {where} (did you mean {suggestion!r}?); `tlogs help-logs` lists them all"
@@ -147,7 +145,7 @@ def unknown_name(name: str, registry: Registry, where: str) -> str:
 
 
 def help_text(registry: Registry, *, verbose: bool) -> str:
-    """What TORCH_LOGS=help says, and with *verbose* what TORCH_LOGS=+help says."""
+    """The text of TORCH_LOGS=help, and with *verbose* of TORCH_LOGS=+help."""
     shown = [artifact for artifact in registry.artifacts.values() if verbose or artifact.visible]
     heading = "All registered names" if verbose else "Visible registered names (TORCH_LOGS=+help lists all)"
     lines = [ALL, *sorted(registry.components)]

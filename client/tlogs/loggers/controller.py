@@ -1,13 +1,13 @@
-"""This process's levels: what TORCH_LOGS and set_logs() ask for, and leases laid over it.
+"""This process's levels: the settings of TORCH_LOGS and set_logs(), and leases laid over them.
 
 Theory of operation
 -------------------
-What this process asked for itself is the *base* (`tlogs.loggers.base`); leases are never written into it. What they
-change is computed as a whole (`tlogs.levels.state`) and put onto the loggers as a difference, under one lock
-(`tlogs.loggers.layer`). When the base changes, the leases are laid again.
+The settings that this process made itself are the *base* (`tlogs.loggers.base`); leases are never written into it.
+Their effect is computed as a whole (`tlogs.levels.state`) and applied to the loggers as a difference, under one lock
+(`tlogs.loggers.layer`). When the base changes, the leases are applied again.
 
-An artifact that is off has a mark laid over its loggers, so that its records are not even built. The mark is part of
-the layer, like what leases do, and goes where torch or a lease turns the artifact on.
+An artifact that is off has a mark on its loggers, so that its records are not even built. The mark is part of the
+layer, like the effect of leases, and is removed when torch or a lease turns the artifact on.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from tlogs.loggers.base import Base
 from tlogs.loggers.layer import Layer
 from tlogs.loggers.module_lookup import find_module, locate
 from tlogs.loggers.outcome import Outcome, judge
-from tlogs.loggers.with_torch import INTERNAL, trace_id
+from tlogs.loggers.with_torch import INTERNAL
 from tlogs_shared.level_names import level_name
 from tlogs_shared.protocol.lease import Lease
 
-__all__ = ["LEVELS", "Levels", "Outcome", "trace_id"]
+__all__ = ["LEVELS", "Levels"]
 
 _IGNORED: Final = "Using TORCH_LOGS environment variable for log settings, ignoring call to set_logs"
 """torch's own words, on torch's own logger: people and scripts look for them."""
@@ -51,9 +51,6 @@ class Levels:
 
     def __init__(self) -> None:
         self.lock: Final = RLock()
-        self._clear()
-
-    def _clear(self) -> None:
         self._base = Base(self.lock, self._base_changed, self._lay_artifact)
         self._seen = LevelState()
         self._layer = Layer()
@@ -64,11 +61,11 @@ class Levels:
         self._over = False
 
     def start(self, environ: Mapping[str, str]) -> None:
-        """Put TORCH_LOGS into effect, and listen to torch; again is harmless.
+        """Apply TORCH_LOGS, and listen to torch; calling it again is harmless.
 
         Raises:
             DirectiveError: TORCH_LOGS cannot be understood, and no torch is loaded that has said so already.
-            ConfigError: TORCH_LOGS_FORMAT is no format.
+            ConfigError: TORCH_LOGS_FORMAT is not a format.
             ImportError: TORCH_LOGS names a module whose parent cannot be imported.
             OSError: the file of TORCH_LOGS_OUT cannot be opened.
         """
@@ -82,19 +79,22 @@ class Levels:
             self._lay()
 
     def stop(self) -> None:
-        """Put back what was changed on other people's loggers; what set_logs() asked of torch stays asked."""
+        """Restore every logger that was changed; settings that set_logs() made in torch stay."""
         with self.lock:
             if self._started:
                 self._layer.enable(set())
                 self._layer.lay({})
                 self._base.stop()
-                self._clear()
+                self._base = Base(self.lock, self._base_changed, self._lay_artifact)
+                self._seen, self._leases = LevelState(), ()
+                self._labels.clear()
+                self._started, self._torch_logs, self._over = False, None, False
 
     def set_logs(self, **settings: Any) -> None:
-        """What `torch._logging.set_logs` does, whether torch is loaded or not; a call that fails changes nothing.
+        """Do what `torch._logging.set_logs` does, with or without torch; a call that fails changes nothing.
 
         Raises:
-            DirectiveError: an unknown name, an artifact that is no bool, or a level that logging does not know.
+            DirectiveError: an unknown name, an artifact that is not a bool, or a level that logging does not know.
             TypeError: an unknown keyword, or a level of a type that logging does not take.
             ImportError: a module whose parent cannot be imported.
             OSError: the file of TORCH_LOGS_OUT cannot be opened.
@@ -112,10 +112,10 @@ class Levels:
     # -- names
 
     def artifact_logger(self, module: str, artifact: str) -> logging.Logger:
-        """The logger of *artifact* in *module*, configured as things stand.
+        """The logger of *artifact* in *module*, configured by the present settings.
 
         Raises:
-            DirectiveError: nobody registered *artifact*.
+            DirectiveError: *artifact* is not registered.
         """
         with self.lock:
             return self._base.artifact_logger(module, artifact)
@@ -135,9 +135,9 @@ class Levels:
     # -- leases
 
     def overlay(self, leases: Sequence[Lease]) -> Outcome:
-        """Lay *leases*, those in this process's scope, oldest first, over the base; none of them take all off."""
+        """Lay *leases*, oldest first, over the base, in place of those before; return the judgement on the newest."""
         with self.lock:
-            # Judged before anything is laid: laying a level makes a logger of that name.
+            # Found out first: setting a level creates the logger of that name.
             unknown = {name for lease in leases for name in lease.settings if not self.known(name)}
             free = self._torch_logs is None or self._over
             allowed = [lease for lease in leases if free or lease.force]
@@ -152,7 +152,7 @@ class Levels:
         return [(lease.settings, lease.replace) for lease in self._leases]
 
     def _wanted(self, registry: Registry) -> dict[str, Target]:
-        """What has to lie over the loggers just now."""
+        """The targets to apply over the base at present."""
         wanted = lease_targets(registry, self._base.state(), self._settings())
         for name, artifact in registry.artifact_loggers.items():
             if name in wanted and not self._may_be_marked(name, artifact, wanted[name]):
@@ -160,7 +160,7 @@ class Levels:
         return wanted
 
     def _may_be_marked(self, name: str, artifact: str, target: Target) -> bool:
-        """Whether an artifact that is off may have its records not built: not where a handler of the program waits."""
+        """Return False for an artifact that is off but has a handler of the program's, which expects its records."""
         if target.level != OFF or not logging.getLogger(name).handlers:
             return True
         return any(artifact in lease.settings for lease in self._leases)
@@ -181,7 +181,7 @@ class Levels:
         return {logger for name in names for logger in loggers_behind(name, registry)}
 
     def _lay_artifact(self, name: str) -> None:
-        """Lay what the leases want over the one logger of an artifact that was just configured."""
+        """Apply the leases to the one logger of an artifact that was just configured."""
         registry, state = self._base.registry(), self._base.state()
         artifact = registry.artifact_loggers[name]
         under = artifact_target(registry, state, artifact, mark_off=False)
@@ -190,16 +190,16 @@ class Levels:
         self._layer.lay_one(name, laid, under)
 
     def _base_changed(self) -> None:
-        """torch has put its loggers where it wants them: that is what lies under from now on."""
+        """Take the levels that torch has just set as the base, and apply the leases again."""
         self._layer.rebase(base_targets(self._base.registry(), self._base.state()))
         self._lay()
 
-    # -- what others ask
+    # -- queries
 
     def check(self) -> bool:
-        """Lay the leases again where a seam is missing and something else has changed; whether that was so.
+        """Apply the leases again if a hook is missing and a level was changed; return True if that was necessary.
 
-        For heartbeats: where all seams are in place this costs next to nothing.
+        Called once a second: where all hooks are in place it costs next to nothing.
         """
         with self.lock:
             if not self._started:
@@ -218,7 +218,7 @@ class Levels:
         return self._started and self._base.seams == "polled"
 
     def known(self, name: str) -> bool:
-        """Whether this process knows *name*: a component, an artifact, a logger, or a module; imports nothing."""
+        """Return True if *name* is a component, an artifact, a logger or a module here; imports nothing."""
         registry = self._base.registry()
         return (
             name == ALL
@@ -252,7 +252,7 @@ class Levels:
 
 
 def _without(lease: Lease, names: set[str]) -> Lease:
-    """*lease* as far as it is about other names."""
+    """*lease* without the settings for *names*."""
     return replace(lease, settings={name: value for name, value in lease.settings.items() if name not in names})
 
 
@@ -268,7 +268,7 @@ def _effective(loggers: Sequence[str]) -> str:
 LEVELS: Final = Levels()
 """This process's levels."""
 
-if hasattr(os, "register_at_fork"):  # the child must not find the lock held by a thread that it does not have
+if hasattr(os, "register_at_fork"):  # a child must not inherit the lock held by a thread that it does not have
     os.register_at_fork(
         before=LEVELS.lock.acquire, after_in_parent=LEVELS.lock.release, after_in_child=LEVELS.lock.release
     )

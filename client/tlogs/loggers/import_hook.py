@@ -1,4 +1,4 @@
-"""A call of ours when a module has just been imported, and before anybody uses it."""
+"""A callback right after a module was executed, before anybody uses it."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ __all__ = ["ImportHook"]
 
 
 class ImportHook(MetaPathFinder):
-    """A finder that finds nothing itself: it lets the others find *name* and hears when that has been executed."""
+    """A finder that lets the others find *name* and calls *after* once that module has been executed."""
 
     def __init__(self, name: str, after: Callable[[ModuleType], None]) -> None:
         self._name = name
         self._after = after
 
     def install(self) -> None:
-        """Begin to listen."""
+        """Start listening."""
         sys.meta_path.insert(0, self)
 
     def remove(self) -> None:
-        """Stop listening; again is harmless."""
+        """Stop listening; calling it again is harmless."""
         if self in sys.meta_path:
             sys.meta_path.remove(self)
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The spec that the next finder gives, with a loader that calls us."""
+        """The spec of the next finder, with a loader that calls back."""
         if fullname != self._name:
             return None
         for finder in list(sys.meta_path):
@@ -46,19 +46,19 @@ class ImportHook(MetaPathFinder):
 
 
 class _Listener(Loader):
-    """A loader in front of another; once the module stands, nothing shows that it was there."""
+    """A loader in front of another; it leaves no trace on the module."""
 
     def __init__(self, loader: Any, after: Callable[[ModuleType], None]) -> None:
         self._loader = loader
         self._after = after
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """As the other loader does."""
+        """Delegate to the other loader."""
         module: ModuleType | None = self._loader.create_module(spec)
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """As the other loader does, and then our call."""
+        """Delegate to the other loader, then call back."""
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         module.__loader__ = self._loader

@@ -1,9 +1,9 @@
-"""What leases changed on the loggers of this process, and what lies under it.
+"""The changes that leases make to the loggers of this process, and the values to restore.
 
-A `Layer` puts targets onto loggers as a difference: a logger that need not change is not touched, and the order of
-the changes is one in which a thread that logs meanwhile loses nothing. For each logger it keeps what it found there,
-and puts that back when the target goes. What somebody else set in between is theirs: it is kept under a target that
-still holds, and left alone where the target goes.
+A `Layer` applies targets to loggers as a difference: a logger that need not change is not touched, and the changes
+are ordered so that a thread that logs meanwhile loses no record. For each logger it keeps the values found there, and
+restores them when the target goes. A value that somebody else set in the meantime is respected: it becomes the one
+to restore, or is left alone if the target has gone.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ __all__ = ["Layer", "current", "put"]
 
 
 def current(name: str) -> Target:
-    """What a logger's level and `propagate` are now."""
+    """The present level and `propagate` of a logger."""
     logger = logging.getLogger(name)
     return Target(logger.level, logger.propagate)
 
 
 def put(wanted: Mapping[str, Target]) -> int:
-    """Bring loggers to *wanted*; returns how many had to be touched.
+    """Apply *wanted* to the loggers; return how many had to be changed.
 
-    Records pass upwards before a level lets more of them in, and stop passing after it lets them no more.
+    `propagate` is set before a level that lets more records in, and cleared after one that lets fewer in.
     """
     changed: dict[str, Target] = {name: target for name, target in wanted.items() if not _holds(name, target)}
     for name, target in changed.items():
@@ -56,9 +56,9 @@ class Layer:
         self._enabled: set[str] = set()
 
     def lay(self, wanted: Mapping[str, Target], base: Mapping[str, Target] = MappingProxyType({})) -> int:
-        """Make *wanted* all that lies over the loggers, and *base* what lies under them, in one difference.
+        """Make *wanted* the targets, and *base* the values below them, in one difference.
 
-        Loggers that *base* does not name keep what lies under them. Returns how many loggers had to be touched.
+        Loggers that *base* does not name keep the values below them. Return how many loggers had to be changed.
         """
         changes = dict(base)
         for name in self._laid.keys() - wanted.keys():
@@ -71,7 +71,7 @@ class Layer:
         return put(changes)
 
     def lay_one(self, name: str, target: Target | None, base: Target) -> None:
-        """Lay *target*, or nothing, over the one logger under which *base* has just been put by somebody else."""
+        """Set or drop the target of one logger, to which somebody else has just applied *base*."""
         if target is not None:
             self._keep(name, target, base)
             put({name: target})
@@ -79,9 +79,9 @@ class Layer:
             del self._under[name]
 
     def rebase(self, base: Mapping[str, Target]) -> None:
-        """Say that *base* lies under from now on: somebody else has just put it there.
+        """Make *base*, which somebody else has just applied, the values to restore.
 
-        What lay over a component's logger leaves its `propagate` alone, and so does what comes back.
+        The target of a component's logger leaves `propagate` alone, and so does restoring it.
         """
         for name in self._laid.keys() & base.keys():
             self._under[name] = base[name] if self._laid[name].propagate is not None else Target(base[name].level)
@@ -100,7 +100,7 @@ class Layer:
                 logger.disabled = True
 
     def _keep(self, name: str, target: Target, base: Target | None) -> None:
-        """Note what lies under *target*: *base*, else what was found before, else what is there now."""
+        """Note the values below *target*: *base*, else those noted before, else the present ones."""
         if base is not None:
             self._under[name] = base
         elif name not in self._laid or not _holds(name, self._laid[name]):

@@ -1,4 +1,4 @@
-"""Whether a module exists, asked so that as little as possible is imported."""
+"""Looking up modules by name, with as few imports as possible."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["find_module", "locate", "torch_may_know"]
 
 
 def find_module(name: str) -> bool:
-    """Whether TORCH_LOGS and set_logs() may name this module: torch asks `find_spec`, and so do we.
+    """Return True if TORCH_LOGS and set_logs() may name this module, by `find_spec` as in torch.
 
     As with torch, naming `pkg.sub` imports `pkg`. Names below `torch` never import torch: where it is installed they
-    are looked for on disk, where it is not they are believed.
+    are looked up on disk, where it is not they are accepted.
 
     Raises:
         ImportError, ValueError: as `importlib.util.find_spec` raises them.
@@ -27,7 +27,7 @@ def find_module(name: str) -> bool:
 
 
 def locate(name: str) -> bool:
-    """Whether a module of this name is loaded or lies on disk; imports nothing, raises nothing."""
+    """Return True if a module of this name is loaded or on disk; imports nothing, raises nothing."""
     if name in sys.modules:
         return True
     head, *rest = name.split(".")
@@ -39,15 +39,15 @@ def locate(name: str) -> bool:
                 return False
             found = f"{found}.{part}"
             spec = PathFinder.find_spec(found, list(spec.submodule_search_locations))
-    except (ImportError, ValueError):  # a name that is none, or a module without a spec
+    except (ImportError, ValueError):  # a malformed name, or a module without a spec
         return False
     return spec is not None
 
 
 def torch_may_know(name: str) -> bool:
-    """Whether an unknown name in TORCH_LOGS is to be left to the torch that is installed, once that is imported.
+    """Return True if an unknown name in TORCH_LOGS may be known to the installed torch, which is not imported yet.
 
-    That is so where it is newer than the recorded registry, or has plugged-in backends, which register names too.
+    That is so if it is newer than the recorded registry, or has plugged-in backends, which register names too.
     """
     if "." in name or not _is_installed():
         return False
@@ -63,7 +63,7 @@ def torch_may_know(name: str) -> bool:
 
 
 def _is_installed() -> bool:
-    """Whether torch could be imported, and is not yet."""
+    """Return True if torch can be imported and is not yet."""
     return "torch" not in sys.modules and find_spec("torch") is not None
 
 

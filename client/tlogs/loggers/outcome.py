@@ -1,4 +1,4 @@
-"""Whether a lease does what it says in this process: the answer that the operator gets."""
+"""The answer that an operator gets from this process: does the lease have its effect, and if not, why."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["Outcome", "judge"]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A rank's answer to the leases it was given, judged on the newest of them.
+    """A rank's answer, judged on the newest of its leases.
 
-    ``applied`` means that a record would come out; *reason* says why not.
+    ``applied`` means that a record would come out; otherwise *reason* says why not.
     """
 
     kind: Literal["applied", "ignored", "failed"]
@@ -27,7 +27,7 @@ class Outcome:
 
 
 def judge(leases: Sequence[Lease], registry: Registry, unknown: Set[str]) -> Outcome:
-    """Look at the loggers as they are, after *leases* without the *unknown* names were laid over them."""
+    """Check the loggers after *leases* were applied; names in *unknown* were left out."""
     if not leases:
         return Outcome("applied")
     newest = max(leases, key=lambda lease: lease.revision)
@@ -46,7 +46,7 @@ def _complaints(name: str, lease: Lease, registry: Registry, unknown: Set[str]) 
         yield f"unknown name {name!r}" + (f" (did you mean {suggestion!r}?)" if suggestion else "")
         return
     if type(value) is bool and not is_artifact:
-        yield f"{name!r} is no artifact here and has a level: say {name}=DEBUG"
+        yield f"{name!r} is not an artifact here and has a level: say {name}=DEBUG"
         return
     if value is False:
         loud = [logger for logger in _loggers(name, registry) if logger.isEnabledFor(logging.DEBUG)]

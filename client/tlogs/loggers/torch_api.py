@@ -148,7 +148,7 @@ def set_logs(
     Unlike torch's, a call that fails changes nothing, and no record is lost while the settings change.
 
     Raises:
-        DirectiveError: an unknown name, an artifact that is no bool, or a level that logging does not know.
+        DirectiveError: an unknown name, an artifact that is not a bool, or a level that logging does not know.
         TypeError: an unknown keyword, or a level of a type that logging does not take.
         ImportError: a module whose parent cannot be imported.
         OSError: the file of TORCH_LOGS_OUT cannot be opened.
@@ -160,7 +160,7 @@ def getArtifactLogger(module_qname: str, artifact_name: str) -> logging.Logger:
     """The logger of an artifact's records in one module: `<module>.__<artifact>`.
 
     Raises:
-        DirectiveError: nobody registered *artifact_name*.
+        DirectiveError: *artifact_name* is not registered.
     """
     return LEVELS.artifact_logger(module_qname, artifact_name)
 
@@ -177,5 +177,5 @@ def register_artifact(
     off_by_default: bool = False,
     log_format: str | None = None,
 ) -> None:
-    """Make *setting_name* an artifact; one that is *off_by_default* comes out only where it is named."""
+    """Make *setting_name* an artifact; one that is *off_by_default* is shown only if it is named."""
     LEVELS.register_artifact(Artifact(setting_name, off_by_default, visible, log_format, description))

@@ -71,7 +71,7 @@ def find_formatter(environ: Mapping[str, str], registry: Registry) -> logging.Fo
     """The formatter that TORCH_LOGS_FORMAT asks for, torch's own where it is not set.
 
     Raises:
-        ConfigError: it is no format; a ValueError, as torch raises it.
+        ConfigError: it is not a format; a ValueError, as torch raises it.
     """
     text = environ.get("TORCH_LOGS_FORMAT")
     if text is None:

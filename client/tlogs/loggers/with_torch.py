@@ -1,14 +1,14 @@
-"""torch's own logging state, read and written, and the seams that keep ours in agreement with it.
+"""torch's own logging state, read and written, and the hooks that keep levels in agreement with it.
 
-Where torch is loaded its registry and its `log_state` are the truth. Three seams tell when they change, and a fourth
+Where torch is loaded, its registry and its `log_state` decide. Three hooks notice changes to them, and a fourth one
 answers for the leases, which are never written into it:
 
-- a post-import hook on `torch._logging._internal`, for a torch that is imported after us;
-- `_init_logs`, which torch runs at import and in each set_logs(): every registered logger was reset;
-- `configure_artifact_log`, which torch runs when a module asks for an artifact's logger: a logger was born;
-- `LogState.is_artifact_enabled`, by which torch decides whether to make some records at all (`recompiles` is one).
+- a post-import hook on `torch._logging._internal`, for a torch that is imported after tlogs;
+- `_init_logs`, which torch runs at import and in each set_logs(), and which resets every registered logger;
+- `configure_artifact_log`, which torch runs when a module asks for an artifact's logger;
+- `LogState.is_artifact_enabled`, by which torch decides whether to build some records at all (`recompiles` is one).
 
-What is private to torch is touched in this file only.
+Only this file uses torch's private names.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any, Final
 from tlogs.levels.registry import Artifact, Registry
 from tlogs.levels.state import OFF, LevelState, level_number
 
-__all__ = ["INTERNAL", "Bridge", "find_bridge", "trace_id"]
+__all__ = ["INTERNAL", "WithTorch", "find_torch", "trace_id"]
 
 INTERNAL: Final = "torch._logging._internal"
 
@@ -64,18 +64,18 @@ _NEEDED_OF_REGISTRY: Final = (
 )
 
 
-def find_bridge() -> Bridge | None:
-    """The way to the torch that is loaded; None where there is none, or where it is only just being imported."""
+def find_torch() -> WithTorch | None:
+    """The torch that is loaded; None where there is none, or while it is still being imported."""
     module = sys.modules.get(INTERNAL)
     loaded = module is not None and hasattr(sys.modules.get("torch._logging"), "set_logs")
     if module is None or not loaded:
         return None
-    bridge = Bridge(module)
-    return bridge if bridge.is_complete else None
+    torch = WithTorch(module)
+    return torch if torch.is_complete else None
 
 
-class Bridge:
-    """torch's module `_internal`, as far as levels are concerned."""
+class WithTorch:
+    """torch's module `_internal`: registry, state, handlers and hooks."""
 
     def __init__(self, module: ModuleType) -> None:
         self._module: Any = module
@@ -83,13 +83,13 @@ class Bridge:
         self._is_artifact_enabled: Any = None
         self._inside = threading.local()
         self.artifacts_on: frozenset[str] | None = None
-        """The artifacts that are on with the leases laid over torch's state; None where none are laid."""
+        """The artifacts that are on by torch's state and the leases; None where there are no leases."""
 
     # -- seams
 
     @property
     def is_complete(self) -> bool:
-        """Whether this torch has all that is needed to change its settings without its reset."""
+        """Return True if this torch has every name that is needed to change its settings without its reset."""
         registry = getattr(self._module, "log_registry", None)
         return all(hasattr(self._module, name) for name in _NEEDED) and all(
             hasattr(registry, name) for name in _NEEDED_OF_REGISTRY
@@ -97,7 +97,7 @@ class Bridge:
 
     @property
     def is_hooked(self) -> bool:
-        """Whether both seams are in place."""
+        """Return True if both hooks are in place."""
         return all(
             name in self._originals
             and getattr(getattr(self._module, name, None), "__wrapped__", None) is self._originals[name]
@@ -110,7 +110,7 @@ class Bridge:
         after_init: Callable[[], None],
         after_artifact: Callable[[logging.Logger], None],
     ) -> None:
-        """Put the seams in place, as far as this torch has them; again is harmless."""
+        """Install the hooks, as far as this torch has the functions; calling it again is harmless."""
         for name in _SEAMS:
             original = getattr(self._module, name, None)
             if name in self._originals or not callable(original):
@@ -153,7 +153,7 @@ class Bridge:
 
     @contextmanager
     def _own_answers(self) -> Iterator[None]:
-        """While torch configures its loggers it sees its own state: leases are laid over what comes of that."""
+        """Let torch see its own state while it configures its loggers: leases are applied after that."""
         self._inside.torch = True
         try:
             yield
@@ -161,7 +161,7 @@ class Bridge:
             self._inside.torch = False
 
     def unhook(self) -> None:
-        """Take the seams out, unless somebody has wrapped them again."""
+        """Remove the hooks, except those that somebody else has wrapped."""
         for name, original in self._originals.items():
             ours = getattr(self._module, name, None)
             if getattr(ours, "__wrapped__", None) is original:
@@ -178,7 +178,7 @@ class Bridge:
             setattr(package, name, new)
 
     def accept_empty(self) -> None:
-        """Make an empty TORCH_LOGS harmless, at which `import torch` otherwise fails with an AttributeError."""
+        """Let `import torch` pass with an empty TORCH_LOGS; it fails with an AttributeError otherwise."""
         original = getattr(self._module, "_parse_log_settings", None)
         if original is None or not hasattr(self._module, "LogState"):
             return
@@ -194,7 +194,7 @@ class Bridge:
     # -- registry and state
 
     def registry(self) -> Registry:
-        """torch's registry as it is now."""
+        """torch's present registry."""
         found = self._module.log_registry
         off, visible = set(found.off_by_default_artifact_names), set(found.visible_artifacts)
         formats, descriptions = dict(found.artifact_log_formatters), dict(found.artifact_descriptions)
@@ -215,7 +215,7 @@ class Bridge:
         )
 
     def state(self) -> LevelState:
-        """What torch was asked for: TORCH_LOGS, or the last set_logs()."""
+        """torch's settings: those of TORCH_LOGS, or of the last set_logs()."""
         state = self._module.log_state
         if isinstance(state, dict):  # what an empty TORCH_LOGS makes of it
             return LevelState()
@@ -228,11 +228,11 @@ class Bridge:
         return LevelState(levels, frozenset(state.artifact_names))
 
     def set_state(self, state: LevelState) -> None:
-        """Make torch's state *state*, in one assignment: whoever looks sees the old one or the new one."""
+        """Replace torch's state in one assignment, so that other threads see the old one or the new one."""
         self._module._set_log_state(self._module.LogState(dict(state.levels), set(state.on)))
 
     def admit(self, wanted: Registry) -> None:
-        """Register with torch what *wanted* has and torch has not."""
+        """Register with torch the names in *wanted* that it lacks."""
         found = self._module.log_registry
         for alias in wanted.components.keys() - dict(found.log_alias_to_log_qnames).keys():
             self.register_log(alias, wanted.components[alias])
@@ -261,14 +261,14 @@ class Bridge:
     # -- handlers
 
     def adopt(self, handlers: Iterable[logging.Handler]) -> None:
-        """Have torch take *handlers* off, as its own, when it next sets up its loggers."""
+        """Mark *handlers* as torch's, which removes them when it next sets up its loggers."""
         for handler in handlers:
             self._module._track_handler(handler)
 
     def set_up_handlers(self, loggers: Iterable[str], out: str | None) -> None:
-        """Give *loggers* the handlers that torch's `_init_logs` would, and change those that they have to fit.
+        """Give *loggers* the handlers that torch's `_init_logs` would, reusing those that they have.
 
-        Each writes to the standard error of now, and to the file *out* where there is one.
+        They write to the present standard error, and to the file *out* unless it is None.
 
         Raises:
             OSError: *out* cannot be opened; nothing is changed then.
@@ -302,11 +302,11 @@ class Bridge:
 
 
 _thread_state: Any = None
-"""torch's thread-local that holds what is being compiled, once torch is loaded."""
+"""torch's thread-local with the current compilation, once torch is loaded."""
 
 
 def trace_id() -> str | None:
-    """torch's compile id of what this thread compiles just now, such as `0/0` or `1/0_1`; None almost always."""
+    """The id of the compilation that this thread is in, such as `0/0` or `1/0_1`; None almost always."""
     global _thread_state
     if _thread_state is None:
         _thread_state = getattr(sys.modules.get("torch._guards"), "_TLS", None)

@@ -1,8 +1,8 @@
-"""The base of a process without torch: torch's part in it, played by us.
+"""The base of a process without torch, which does torch's part itself.
 
-`Alone` keeps the recorded registry, what TORCH_LOGS and set_logs() asked for, and the handlers that torch would
-attach. It answers the same questions as `tlogs.loggers.with_torch.Bridge`. When torch is imported after all, the base
-moves there.
+`WithoutTorch` keeps the recorded registry, the settings of TORCH_LOGS and set_logs(), and the handlers that torch
+would attach. It has the interface of `tlogs.loggers.with_torch.WithTorch`; when torch is imported after all, that one
+takes over.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from tlogs.loggers.layer import current, put
 from tlogs.loggers.module_lookup import find_module, torch_may_know
 from tlogs.loggers.torch_format import TorchFormatter, find_formatter, open_file
 
-__all__ = ["Alone"]
+__all__ = ["WithoutTorch"]
 
 
-class Alone:
+class WithoutTorch:
     """Registry, state and handlers of a process that has no torch, or not yet."""
 
     def __init__(self) -> None:
@@ -35,14 +35,14 @@ class Alone:
         self._file: logging.FileHandler | None = None
         self._found: dict[str, Target] = {}
         self.last_call: list[tuple[str, object]] | None = None
-        """What set_logs() was last called with, so that torch's own registry can make its own of it."""
+        """The arguments of the last set_logs(), for a torch that is imported later to resolve by its own registry."""
 
     def start(self, environ: Mapping[str, str], *, quiet: bool) -> None:
-        """Do what `import torch` does with TORCH_LOGS, _FORMAT and _OUT; with *quiet* the standard error is left out.
+        """Do what `import torch` does with TORCH_LOGS, _FORMAT and _OUT; *quiet* leaves the standard error out.
 
         Raises:
             DirectiveError: TORCH_LOGS cannot be understood.
-            ConfigError: TORCH_LOGS_FORMAT is no format.
+            ConfigError: TORCH_LOGS_FORMAT is not a format.
             ImportError, OSError: a module's parent cannot be imported, or the file of TORCH_LOGS_OUT not opened.
         """
         known = self._registry.loggers()
@@ -59,22 +59,22 @@ class Alone:
                 base[name] = Target(base[name].level)
         put(base)
 
-    # -- as tlogs.loggers.with_torch.Bridge has them
+    # -- the interface shared with WithTorch
 
     def registry(self) -> Registry:
-        """The registry as it is now."""
+        """The present registry."""
         return self._registry.copy()
 
     def state(self) -> LevelState:
-        """What was asked for."""
+        """The settings made so far."""
         return self._state
 
     def set_state(self, state: LevelState) -> None:
-        """Note what was asked for."""
+        """Replace the settings."""
         self._state = state
 
     def admit(self, wanted: Registry) -> None:
-        """Register what *wanted* has and we have not."""
+        """Register everything in *wanted*."""
         ours = self._registry
         ours.components.update(wanted.components)
         ours.artifacts.update(wanted.artifacts)
@@ -82,11 +82,11 @@ class Alone:
         ours.children.update(wanted.children)
 
     def register_log(self, alias: str, loggers: tuple[str, ...]) -> None:
-        """Make *alias* a component; its loggers get handlers when settings next change, as torch has it."""
+        """Make *alias* a component; as with torch, its loggers get handlers when settings next change."""
         self._registry.components[alias] = loggers
 
     def register_artifact(self, artifact: Artifact) -> None:
-        """Make *artifact* known; where it is already, what is said of it adds to what was, as torch has it."""
+        """Register *artifact*; as with torch, a second registration adds to the first."""
         old = self._registry.artifacts.get(artifact.name, artifact)
         self._registry.artifacts[artifact.name] = replace(
             artifact,
@@ -96,7 +96,7 @@ class Alone:
         )
 
     def set_up_handlers(self, loggers: Iterable[str], out: str | None) -> None:
-        """Give *loggers* the handlers that torch would: to the standard error and the file *out* of now.
+        """Give *loggers* the handlers that torch would: for the present standard error and the file *out*.
 
         Raises:
             OSError: *out* cannot be opened; nothing is changed then.
@@ -121,15 +121,15 @@ class Alone:
         if old is not None and old is not self._file:
             old.close()
 
-    # -- the rest
+    # -- for `Base`
 
     @property
     def handlers(self) -> list[logging.Handler]:
-        """The handlers that registered loggers have from us."""
+        """The handlers that registered loggers got from here."""
         return [handler for handler in (self._stderr, self._file) if handler is not None]
 
     def additions(self) -> Registry:
-        """What came to be known here beyond what torch registers."""
+        """The names registered here that are not recorded from torch."""
         known, found = recorded(), self._registry.copy()
         for alias in known.components:
             del found.components[alias]

@@ -20,8 +20,9 @@ import msgpack
 
 from tlogs.access.agent_messages import Registered
 from tlogs.access.agent_start import connect, may_start
-from tlogs.loggers.controller import LEVELS, trace_id
+from tlogs.loggers.controller import LEVELS
 from tlogs.loggers.leases import Leases
+from tlogs.loggers.with_torch import trace_id
 from tlogs.outbox import places
 from tlogs.outbox.file import outbox_capacity
 from tlogs.worker.config import Config, unknown_names

@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 from tlogs.loggers.base import Base
-from tlogs.loggers.with_torch import INTERNAL, Bridge
+from tlogs.loggers.with_torch import INTERNAL, WithTorch
 
 TORCH_OF_ANOTHER_DAY = """
 class LogState:
@@ -76,8 +76,8 @@ def test_what_fails_in_us_does_not_end_what_torch_does(strange_torch: None, capl
     module = import_module(INTERNAL)
     base = listening()
     base._hook.remove()
-    bridge = base._kept = Bridge(module)
-    base._hook_into(bridge)
+    torch = base._kept = WithTorch(module)
+    base._hook_into(torch)
     assert module._init_logs() == 7
     assert ["may not follow" in text for text in caplog.messages] == [True]
 
@@ -91,4 +91,4 @@ def test_a_torch_without_the_names_that_we_need_is_left_alone(
     finally:
         base._hook.remove()
     module.__dict__["log_registry"] = object()
-    assert not Bridge(module).is_complete
+    assert not WithTorch(module).is_complete

@@ -27,7 +27,7 @@ C10D = "torch.distributed.distributed_c10d"
 @pytest.fixture
 def levels(monkeypatch: pytest.MonkeyPatch) -> Iterator[Levels]:
     """Levels that see no torch, also where another test of this process has imported it."""
-    monkeypatch.setattr("tlogs.loggers.base.find_bridge", lambda: None)
+    monkeypatch.setattr("tlogs.loggers.base.find_torch", lambda: None)
     monkeypatch.delenv("TORCH_LOGS", raising=False)
     monkeypatch.delenv("TORCH_LOGS_OUT", raising=False)
     found = Levels()
@@ -78,7 +78,7 @@ def test_levels_start_again_after_they_were_stopped(levels: Levels) -> None:
         ({"all": 20, "guards": True, "tlogs.loggers.controller": 10}, "applied", ""),
         ({"dinamo": 10}, "failed", "unknown name 'dinamo' (did you mean 'dynamo'?)"),
         ({"c10d": 10, "no.where": 10}, "failed", "unknown name 'no.where'"),
-        ({"c10d": True}, "failed", "'c10d' is no artifact here and has a level: say c10d=DEBUG"),
+        ({"c10d": True}, "failed", "'c10d' is not an artifact here and has a level: say c10d=DEBUG"),
     ],
 )
 def test_an_outcome_says_what_became_of_a_lease(

@@ -12,7 +12,7 @@ from tests.limits import scaled
 
 SCRIPT = """
 import json, logging, os
-import tlogs.loggers.controller
+import tlogs.loggers.controller, tlogs.loggers.with_torch
 tlogs.loggers.controller.LEVELS.start(os.environ)
 import torch
 
@@ -22,7 +22,7 @@ call_handlers, emit = logging.Logger.callHandlers, logging.StreamHandler.emit
 def take(self, record):
     if record.name.startswith("torch.") and record.name != "torch.__trace":
         taken.append([record.name, record.levelname, str(record.msg)])
-        traced.append(tlogs.loggers.controller.trace_id())
+        traced.append(tlogs.loggers.with_torch.trace_id())
     call_handlers(self, record)
 
 def show(self, record):

@@ -15,7 +15,7 @@ import pytest
 from _pytest.logging import LogCaptureHandler
 
 from tlogs.levels.state import OFF
-from tlogs.loggers.with_torch import Bridge
+from tlogs.loggers.with_torch import WithTorch
 
 NAME = "torch_of_two_versions"
 
@@ -76,7 +76,7 @@ def test_a_logger_that_torch_set_up_gets_no_second_console(
 ) -> None:
     module = Internal(console)
     module._setup_handlers(console, logger)
-    Bridge(module).set_up_handlers([NAME], None)
+    WithTorch(module).set_up_handlers([NAME], None)
     logger.warning("once")
     assert capsys.readouterr().err == "once\n"
 
@@ -84,7 +84,7 @@ def test_a_logger_that_torch_set_up_gets_no_second_console(
 def test_a_console_that_is_missing_is_one_of_torchs_own_and_follows_the_standard_error(
     console: type[logging.Handler], logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    torch = Bridge(Internal(console))
+    torch = WithTorch(Internal(console))
     monkeypatch.setattr(sys, "stderr", earlier := io.StringIO())
     torch.set_up_handlers([NAME], None)
     assert [type(handler) for handler in handlers(logger)] == [console]
@@ -98,7 +98,7 @@ def test_quiet_silences_torchs_console_and_neither_its_file_nor_a_handler_of_the
     console: type[logging.Handler], logger: logging.Logger, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     module = Internal(console)
-    torch = Bridge(module)
+    torch = WithTorch(module)
     torch.set_up_handlers([NAME], str(tmp_path / "out"))
     logger.addHandler(own := logging.StreamHandler(io.StringIO()))
     torch.silence_stderr([NAME], quiet=True)

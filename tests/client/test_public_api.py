@@ -123,7 +123,8 @@ def test_every_command_and_option_that_the_readme_shows_exists() -> None:
         command = cli.get_command(context, name)
         assert command is not None
         known |= options_of(command)
-    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - {"--nproc-per-node"} <= known
+    launchers = {"--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint", "--nodes", "--ntasks-per-node"}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - launchers <= known
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))

@@ -328,11 +328,7 @@ def nested(depth: int) -> bytes:
 
 def test_a_value_too_deep_for_any_python_is_refused() -> None:
     with pytest.raises(MessageError, match="recursion"):
-<<<<<<< HEAD
-        decode(head_of(m.Report) + b"\x93\x01\xa0" + deep)
-=======
-        decode([head_of(m.Report), b"\x93\x01\xa0" + nested(50_000)])
->>>>>>> main
+        decode(head_of(m.Report) + b"\x93\x01\xa0" + nested(50_000))
     with pytest.raises(MessageError, match="recursion"):
         unpack_plain(nested(50_000))
 

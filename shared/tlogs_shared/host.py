@@ -20,6 +20,8 @@ from tlogs_shared.storage.layout import format_outbox, parse_outbox
 __all__ = [
     "SHARED_MEMORY",
     "boot_id",
+    "file_system",
+    "is_coherent",
     "is_locked",
     "is_ours",
     "is_running",
@@ -81,6 +83,9 @@ def is_locked(path: Path) -> bool:
 
 SHARED_MEMORY: Final = Path("/dev/shm")
 
+_REMOTE: Final = ("nfs", "lustre", "fuse", "cifs", "smb", "ceph", "gpfs", "beegfs", "afs", "9p", "orangefs", "pvfs")
+"""File systems without coherent mappings, by how their types begin."""
+
 
 def outbox_name(host: str, pid: int, stream: bytes) -> str:
     """The name of an outbox: containers that share a directory may have processes of the same number."""
@@ -121,6 +126,26 @@ def outbox_places(environ: Mapping[str, str]) -> list[Path]:
     for root in roots:
         found += outbox_directories(root)
     return list(dict.fromkeys(found))
+
+
+def file_system(path: str | os.PathLike[str]) -> str:
+    """The type of the file system that *path* is on; "" where the system does not say."""
+    device = os.stat(path).st_dev
+    asked = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    for line in lines:
+        mount, _, source = line.partition(" - ")
+        if mount.split(" ")[2:3] == [asked]:
+            return source.split(" ")[0]
+    return ""
+
+
+def is_coherent(path: str | os.PathLike[str]) -> bool:
+    """Return False on a file system where one host does not see at once what another has mapped and written."""
+    return not file_system(path).startswith(_REMOTE)
 
 
 def is_ours(path: Path) -> bool:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import stat
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Final
+
+from tlogs_shared.host import SHARED_MEMORY, outbox_directories, temporary_directory
 
 __all__ = ["open_private", "short_path", "socket_directories"]
 
@@ -24,7 +25,13 @@ def socket_directories(environ: Mapping[str, str]) -> Iterator[str]:
     runtime = environ.get("XDG_RUNTIME_DIR")
     if runtime and os.path.isdir(runtime):
         yield os.path.join(runtime, "tlogs")
-    yield os.path.join(tempfile.gettempdir(), f"tlogs-{os.getuid()}")
+    # Else beside the outboxes; in the temporary directory first, which all processes of a host see.
+    if asked := environ.get("TLOGS_OUTBOX_DIR"):
+        yield asked
+    root = temporary_directory(environ)
+    yield str(root / f"tlogs-{os.getuid()}")
+    for directory in (*outbox_directories(root), *outbox_directories(SHARED_MEMORY)):
+        yield str(directory)
 
 
 def open_private(directory: str) -> int:

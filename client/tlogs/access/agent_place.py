@@ -19,6 +19,7 @@ from typing import Final
 
 from tlogs.access.agent_messages import VERSION
 from tlogs.access.discovery import is_path
+from tlogs_shared.host import is_coherent
 from tlogs_shared.unix_socket import open_private, short_path, socket_directories
 
 __all__ = ["Place", "find_place", "job_life", "reach"]
@@ -51,7 +52,8 @@ def find_place(collector: str, environ: Mapping[str, str]) -> Place | None:
             os.close(open_private(directory))
         except OSError:
             continue
-        return Place(directory, name)
+        if is_coherent(directory):
+            return Place(directory, name)
     return None
 
 

@@ -31,7 +31,10 @@ __all__ = ["LISTENER_FD", "connect", "listen", "may_start"]
 BACKLOG: Final = 1024
 START_EVERY_S: Final = 10.0
 MAX_STARTS: Final = 5
-"""An agent that dies as soon as it is started must not be started for ever: the last starts stand in the lock file."""
+"""An agent that dies as soon as it is started must not be started for ever: the last starts stand in the lock file,
+from which an agent that leaves in good order takes them again."""
+
+REMEMBERED_S: Final = 3600.0
 
 KEPT: Final = ("PATH", "LD_LIBRARY_PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "SLURM_JOB_ID", "SLURM_STEP_ID")
 KEPT_PREFIXES: Final = ("XDG_", "TLOGS_")
@@ -138,7 +141,7 @@ def _start(place: Place, environ: Mapping[str, str]) -> int | None:
                 return found
             sleep(0.005)
         found, why = _dial(place)
-        if found is not None or why not in NO_AGENT or not _may_again(lock):
+        if found is not None or why not in NO_AGENT or not sys.executable or not _may_again(lock):
             return found
         listener = listen(place)
         try:
@@ -164,9 +167,11 @@ def _may_again(lock: int) -> bool:
     starts = []
     for word in os.pread(lock, 4096, 0).split():
         try:
-            starts.append(float(word))
+            start = float(word)
         except ValueError:
             continue
+        if now - start < REMEMBERED_S:
+            starts.append(start)
     if len(starts) >= MAX_STARTS or any(0 <= now - start < START_EVERY_S for start in starts):
         return False
     starts.append(now)
@@ -177,10 +182,18 @@ def _may_again(lock: int) -> bool:
 
 def _spawn(listener: int, place: Place, environ: Mapping[str, str]) -> None:
     """Start the agent in the background; the listening socket is its only descriptor."""
+    if listener == LISTENER_FD:  # not every libc takes the flag off that closes it
+        listener = fcntl.fcntl(listener, fcntl.F_DUPFD_CLOEXEC, LISTENER_FD + 1)
+        try:
+            _spawn(listener, place, environ)
+        finally:
+            os.close(listener)
+        return
     code = f"import sys; sys.path[:0] = {_paths()!r}; from tlogs.agent.main import main; main()"
     arguments = [sys.executable, "-I", "-c", code, place.directory, place.name]
     # exec by a shell that ends at once: the agent is then an orphan, and nobody here has to wait for it.
-    script = 'exec </dev/null >/dev/null 2>&1; cd /; "$0" "$@" &'
+    # Until it has handlers of its own, signals that are meant for the job must not end it.
+    script = 'trap "" HUP INT TERM; exec </dev/null >/dev/null 2>&1; cd /; "$0" "$@" &'
     child = os.posix_spawn(
         "/bin/sh",
         ["sh", "-c", script, *arguments],
@@ -200,7 +213,10 @@ def _paths() -> list[str]:
     """Where tlogs and what it needs are imported from: `-I` looks in none of the program's own places."""
     found = []
     for name in ("tlogs", "tlogs_shared", "zmq", "msgpack", "zstandard"):
-        spec = find_spec(name)
+        try:
+            spec = find_spec(name)
+        except ValueError:  # a program has put something of its own in its place
+            continue
         if spec is not None and spec.origin is not None:
             path = os.path.dirname(os.path.dirname(os.path.abspath(spec.origin)))
             if path not in found:

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from tlogs_shared.host import file_system
 from tlogs_shared.storage.layout import OUTBOX_SUFFIX
 
-__all__ = ["file_system", "has_room", "held_in", "is_memory"]
+__all__ = ["has_room", "held_in", "is_memory"]
 
 SPARE_SHARE: Final = 32
 SPARE_BYTES: Final = 256 << 20
@@ -58,21 +59,6 @@ def held_in(directory: str | os.PathLike[str]) -> int:
 def is_memory(path: str | os.PathLike[str]) -> bool:
     """Return True if files at *path* are kept in memory."""
     return file_system(path) in ("tmpfs", "ramfs")
-
-
-def file_system(path: str | os.PathLike[str]) -> str:
-    """The type of the file system that *path* is on; "" where the system does not say."""
-    device = os.stat(path).st_dev
-    asked = f"{os.major(device)}:{os.minor(device)}"
-    try:
-        lines = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
-    except OSError:
-        return ""
-    for line in lines:
-        mount, _, source = line.partition(" - ")
-        if mount.split(" ")[2:3] == [asked]:
-            return source.split(" ")[0]
-    return ""
 
 
 def _limits() -> Iterator[_Limit]:

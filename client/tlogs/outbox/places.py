@@ -17,7 +17,7 @@ from typing import Any, Final
 from tlogs.outbox import memory
 from tlogs.outbox.outbox import Outbox
 from tlogs_shared.errors import StoreError
-from tlogs_shared.host import SHARED_MEMORY, is_ours, outbox_directories, temporary_directory
+from tlogs_shared.host import SHARED_MEMORY, file_system, is_coherent, is_ours, outbox_directories, temporary_directory
 
 __all__ = ["make", "places"]
 
@@ -26,9 +26,6 @@ FREE_BYTES: Final = 1 << 30
 
 PIECE_BYTES: Final = 4 << 20
 """What a rank's outbox takes at first."""
-
-_REMOTE: Final = ("nfs", "lustre", "fuse", "cifs", "smb", "ceph", "gpfs", "beegfs", "afs", "9p", "orangefs", "pvfs")
-"""File systems without coherent mappings, by how their types begin."""
 
 
 def make(
@@ -78,9 +75,9 @@ def _asked(path: Path) -> Path:
 
 
 def _coherent(path: Path) -> Path:
-    kind = memory.file_system(path)
-    if kind.startswith(_REMOTE):
-        raise OSError(errno.ENOTSUP, f"a file system of type {kind}, where two processes may see different files")
+    if not is_coherent(path):
+        text = f"a file system of type {file_system(path)}, where two processes may see different files"
+        raise OSError(errno.ENOTSUP, text)
     return path
 
 

@@ -103,7 +103,9 @@ def test_a_file_system_that_two_hosts_see_differently_is_no_place(
     roots: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     complaints: list[str] = []
-    monkeypatch.setattr(memory, "file_system", lambda path: "nfs4" if path == tmp_path / "home" else "ext4")
+    kinds = {tmp_path / "home": "nfs4"}
+    for module in (host, places):
+        monkeypatch.setattr(module, "file_system", lambda path: kinds.get(path, "ext4"))
     found = places.places(environ(roots, TLOGS_OUTBOX_DIR=tmp_path / "home"), complaints.append)
     assert next(found) == roots[0] / NAME
     assert "nfs4" in complaints[0]

@@ -1,4 +1,4 @@
-"""Who speaks: what a stream says of itself, and what the collector knows of a stream.
+"""Where records come from: what a process reports of itself, and what the collector knows of its stream.
 
 A *stream* is the life of one process's outbox, named by 16 random bytes. Its *rank* is a label, found in the
 environment or learnt late; the newest label holds for the stream from its first record on.
@@ -7,18 +7,15 @@ environment or learnt late; the newest label holds for the stream from its first
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
-from tlogs_shared.errors import ConfigError, MessageError
+from tlogs_shared.errors import MessageError
 
-__all__ = ["Origin", "StreamInfo", "find_key", "find_origin"]
+__all__ = ["MAX_RANK", "Origin", "StreamInfo"]
 
 STREAM_ID_BYTES: Final = 16
-
-"""What a run may be called."""
-
 
 MAX_RANK: Final = 1_000_000
 """No job has more ranks, and every set of ranks can name them."""
@@ -26,13 +23,15 @@ MAX_RANK: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a process says of itself.
+    """What a process reports of itself.
 
     `rank` is None for a process that has none (a launcher); `provisional` marks a rank that was assumed for want of
     a better one. `helper` is the name of a process that works for a rank (a data loader worker), None for the rank
     itself. `run` is the run that was asked for by name; `key` is what the processes of one job have in common.
     `torch_logs` is the value of TORCH_LOGS at start, None where it was not set. `started_ns` is the process's start
     on its own clock. `restart_count` is torchrun's. `outbox` is the path of the stream's outbox on its host.
+    `command` is its script with the arguments, secrets masked. `parent` is the process with tlogs that started it, 0
+    where there is none.
     """
 
     host: str
@@ -50,6 +49,8 @@ class Origin:
     started_ns: int = 0
     version: str = ""
     outbox: str = ""
+    command: str = ""
+    parent: int = 0
 
     def as_map(self) -> dict[str, Any]:
         """The origin as a map of primitives."""
@@ -57,7 +58,7 @@ class Origin:
 
     @classmethod
     def from_map(cls, values: Any) -> Origin:
-        """Read a map that `as_map` made; keys of a newer version are passed over.
+        """Read a map that `as_map` made; keys of a newer version are skipped.
 
         Raises:
             MessageError: not a map, a key is missing or has the wrong type.
@@ -104,7 +105,7 @@ class StreamInfo:
 
     @classmethod
     def from_map(cls, values: Any) -> StreamInfo:
-        """Read a map that `as_map` made; keys of a newer version are passed over.
+        """Read a map that `as_map` made; keys of a newer version are skipped.
 
         Raises:
             MessageError: not a map, a key is missing or has the wrong type.
@@ -147,65 +148,3 @@ def _types(cls: type) -> dict[str, tuple[type, ...]]:
         hint = hints[item.name]
         types[item.name] = (dict,) if get_origin(hint) is Mapping else get_args(hint) or (hint,)
     return types
-
-
-def find_origin(environ: Mapping[str, str], origin: Origin) -> Origin:
-    """Label *origin* with what the environment says, in the order of launchers that the README gives.
-
-    Raises:
-        ConfigError: a rank variable that is no number, or a rank outside its world.
-    """
-
-    def number(name: str) -> int | None:
-        text = environ.get(name)
-        if not text:  # some launchers leave an empty one
-            return None
-        try:
-            value = int(text)
-        except ValueError:
-            value = -1
-        if value < 0:
-            raise ConfigError(f"{name}={text!r}: expected a number from 0 on, as the launcher sets it")
-        return value
-
-    def found(rank: int, local_rank: int | None, world_size: int | None, **more: Any) -> Origin:
-        if world_size is not None and rank >= world_size:
-            raise ConfigError(f"rank {rank} in a world of {world_size}: expected a rank from 0 to {world_size - 1}")
-        if rank > MAX_RANK:
-            raise ConfigError(f"rank {rank}: expected one from 0 to {MAX_RANK}")
-        return replace(origin, rank=rank, local_rank=local_rank, world_size=world_size, provisional=False, **more)
-
-    if (rank := number("RANK")) is not None:
-        return found(
-            rank, number("LOCAL_RANK"), number("WORLD_SIZE"), restart_count=number("TORCHELASTIC_RESTART_COUNT")
-        )
-    if (local := number("LOCAL_RANK")) is not None and (node := number("NODE_RANK")) is not None:
-        # Lightning starts its own processes so; the ranks of a node follow each other.
-        per_node = number("LOCAL_WORLD_SIZE") or number("NPROC_PER_NODE")
-        world = number("WORLD_SIZE")
-        if node == 0 or per_node is not None:
-            return found(node * (per_node or 0) + local, local, world)
-    if "SLURM_STEP_ID" in environ and (rank := number("SLURM_PROCID")) is not None:
-        return found(rank, number("SLURM_LOCALID"), number("SLURM_NTASKS"))
-    if (rank := number("OMPI_COMM_WORLD_RANK")) is not None:
-        return found(rank, number("OMPI_COMM_WORLD_LOCAL_RANK"), number("OMPI_COMM_WORLD_SIZE"))
-    if (rank := number("PMI_RANK")) is not None:
-        local = number("MPI_LOCALRANKID")
-        return found(rank, number("PMI_LOCAL_RANK") if local is None else local, number("PMI_SIZE"))
-    return replace(origin, rank=0, local_rank=0, world_size=1, provisional=True)
-
-
-def find_key(environ: Mapping[str, str], host: str, parent_pid: int) -> str:
-    """What the processes of one job have in common and other jobs have not.
-
-    >>> find_key({"TORCHELASTIC_RUN_ID": "none", "MASTER_ADDR": "n1", "MASTER_PORT": "29500"}, "n1", 12)
-    'master:n1:29500'
-    """
-    run_id = environ.get("TORCHELASTIC_RUN_ID", "none")
-    if run_id not in ("", "none"):
-        return f"torchelastic:{run_id}"
-    if job := environ.get("SLURM_JOB_ID"):
-        return f"slurm:{job}"
-    if environ.get("MASTER_ADDR") and environ.get("MASTER_PORT"):
-        return f"master:{environ['MASTER_ADDR']}:{environ['MASTER_PORT']}"
-    return f"parent:{host}:{parent_pid}"

@@ -114,25 +114,25 @@ def test_a_record_that_comes_through_a_queue_is_stored_once(lab: Lab, stores: bo
 import logging, logging.handlers, multiprocessing, sys
 import tlogs
 
-def work(queue, stores):
+def work(queue, done, stores):
     if stores: tlogs.init()
     root = logging.getLogger()
     root.addHandler(logging.handlers.QueueHandler(queue))
     logging.getLogger("job").warning("from %s", "a worker")
     queue.put(None)
-    queue.get()
+    done.wait()
 
 if __name__ == "__main__":
     tlogs.init()
     logging.basicConfig(format="%(processName)s %(message)s")
     context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    worker = context.Process(target=work, args=(queue, sys.argv[1] == "True"), name="Worker")
+    queue, done = context.Queue(), context.Event()
+    worker = context.Process(target=work, args=(queue, done, sys.argv[1] == "True"), name="Worker")
     worker.start()
     while (record := queue.get()) is not None:
         logging.getLogger(record.name).handle(record)
     logging.getLogger("job").warning("its own")
-    queue.put(None)
+    done.set()
     worker.join()
 """
     err, records = run(lab, script, str(stores))

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tlogs_shared.errors import ConfigError, MessageError
-from tlogs_shared.origin import Origin, StreamInfo, find_key, find_origin
+from tlogs_shared.errors import MessageError
+from tlogs_shared.origin import Origin, StreamInfo
 
 ORIGIN = Origin(host="n1", pid=7, boot_id="b", rank=3, world_size=8, helper="DataLoader1", key="job", outbox="/o")
 
@@ -70,77 +70,3 @@ def test_a_stream_is_named_by_its_rank_or_else_by_its_process(origin: dict[str, 
 def test_times_are_corrected_only_where_an_offset_is_known() -> None:
     assert StreamInfo(ORIGIN).corrected(100) == 100
     assert StreamInfo(ORIGIN, offset_ns=-5).corrected(100) == 95
-
-
-SLURM = {"SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_NTASKS": "8"}
-OMPI = {"OMPI_COMM_WORLD_RANK": "6", "OMPI_COMM_WORLD_LOCAL_RANK": "2", "OMPI_COMM_WORLD_SIZE": "8"}
-TORCHRUN = {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "8"}
-ASSUMED = (0, 0, 1)
-
-# A launcher's variables; rank, local rank and world size found.
-LAUNCHERS = [
-    ({}, ASSUMED),
-    (TORCHRUN, (3, 1, 8)),
-    ({"RANK": "3"}, (3, None, None)),
-    ({"RANK": " 3 ", "LOCAL_RANK": ""}, (3, None, None)),
-    ({"RANK": ""}, ASSUMED),
-    ({"LOCAL_RANK": "2"}, ASSUMED),
-    ({"LOCAL_RANK": "2", "NODE_RANK": "0", "WORLD_SIZE": "8"}, (2, 2, 8)),
-    ({"LOCAL_RANK": "2", "NODE_RANK": "1", "LOCAL_WORLD_SIZE": "4"}, (6, 2, None)),
-    ({"LOCAL_RANK": "2", "NODE_RANK": "1", "NPROC_PER_NODE": "3"}, (5, 2, None)),
-    ({"LOCAL_RANK": "2", "NODE_RANK": "1"}, ASSUMED),  # how many there are on a node is a guess
-    (SLURM, ASSUMED),  # inside an allocation, not started by srun
-    ({**SLURM, "SLURM_STEP_ID": "0"}, (5, 1, 8)),
-    ({**SLURM, **TORCHRUN, "SLURM_STEP_ID": "0"}, (3, 1, 8)),
-    (OMPI, (6, 2, 8)),
-    ({**OMPI, "PMI_RANK": "1"}, (6, 2, 8)),
-    ({"PMI_RANK": "7", "PMI_SIZE": "8", "MPI_LOCALRANKID": "0", "PMI_LOCAL_RANK": "3"}, (7, 0, 8)),
-    ({"PMI_RANK": "7", "PMI_SIZE": "8", "PMI_LOCAL_RANK": "3"}, (7, 3, 8)),
-]
-
-
-@pytest.mark.parametrize(("environ", "found"), LAUNCHERS)
-def test_the_rank_is_what_the_launcher_says(environ: dict[str, str], found: tuple[int, int, int]) -> None:
-    origin = find_origin(environ, Origin("n1", 7))
-    assert (origin.rank, origin.local_rank, origin.world_size) == found
-    assert origin.provisional is (found == ASSUMED)
-
-
-def test_torchruns_own_count_of_restarts_is_kept() -> None:
-    assert find_origin({**TORCHRUN, "TORCHELASTIC_RESTART_COUNT": "2"}, Origin("n1", 7)).restart_count == 2
-
-
-@pytest.mark.parametrize(
-    ("environ", "text"),
-    [
-        ({"RANK": "x"}, "RANK='x': expected a number"),
-        ({"RANK": "-1"}, "RANK='-1'"),
-        ({"RANK": "1.0"}, "RANK='1.0'"),
-        ({"RANK": "8", "WORLD_SIZE": "8"}, "rank 8 in a world of 8: expected a rank from 0 to 7"),
-        ({"RANK": "1000001"}, "rank 1000001"),
-        ({"RANK": "0", "WORLD_SIZE": "many"}, "WORLD_SIZE='many'"),
-        ({"SLURM_STEP_ID": "0", "SLURM_PROCID": "x"}, "SLURM_PROCID"),
-    ],
-)
-def test_a_rank_that_cannot_be_is_named_at_set_up(environ: dict[str, str], text: str) -> None:
-    with pytest.raises(ConfigError, match=text):
-        find_origin(environ, Origin("n1", 7))
-
-
-MASTER = {"MASTER_ADDR": "n1", "MASTER_PORT": "29500"}
-
-
-@pytest.mark.parametrize(
-    ("environ", "key"),
-    [
-        ({}, "parent:n1:12"),
-        (MASTER, "master:n1:29500"),
-        ({"MASTER_ADDR": "n1"}, "parent:n1:12"),
-        ({**MASTER, "SLURM_JOB_ID": "77"}, "slurm:77"),
-        ({**MASTER, "TORCHELASTIC_RUN_ID": "none"}, "master:n1:29500"),
-        ({**MASTER, "TORCHELASTIC_RUN_ID": ""}, "master:n1:29500"),
-        ({**MASTER, "SLURM_JOB_ID": "77", "TORCHELASTIC_RUN_ID": "abc"}, "torchelastic:abc"),
-    ],
-)
-def test_processes_of_one_job_have_one_key(environ: dict[str, str], key: str) -> None:
-    assert find_key(environ, "n1", 12) == key

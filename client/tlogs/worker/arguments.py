@@ -6,7 +6,8 @@ Where a handler will emit a record, its message is made once more than without u
 will, nobody would have called the arguments' own `__str__`, which may take a lock that the caller holds, copy a tensor
 from a device or make a text of megabytes. There each argument that is no primitive is replaced by one whose text is
 bounded, and made by C code and the standard library alone: other objects show their type and address, dataclasses
-their fields, tensors their shape. torch's own records are the exception: they are made to be read here.
+their fields, tensors their shape. Two exceptions are made to be read here: torch's own records, and lazy texts, objects
+that have a `__str__` and no `__repr__` of their own.
 
 Whatever a text raises, SystemExit too, becomes part of the text; only KeyboardInterrupt goes through.
 """
@@ -156,7 +157,8 @@ def _str(value: Any) -> str:
     own = vars(BaseException)["__str__"] if isinstance(value, BaseException) else vars(object)["__str__"]
     if isinstance(value, BaseException) and kind.__str__ == own and len(value.args) < 2:
         return _str(value.args[0]) if value.args else ""
-    return _bounded.repr(value) if kind.__str__ == own or not _is_harmless(kind, "__str__") else str(value)
+    is_lazy = not isinstance(value, BaseException) and kind.__repr__ == vars(object)["__repr__"]
+    return str(value) if kind.__str__ != own and (is_lazy or _is_harmless(kind, "__str__")) else _bounded.repr(value)
 
 
 class _Bounded(reprlib.Repr):

@@ -27,7 +27,8 @@ from tlogs.outbox import places
 from tlogs.outbox.file import outbox_capacity
 from tlogs.worker.config import Config, unknown_names
 from tlogs.worker.crash import CrashHooks
-from tlogs.worker.identity import helper_of, identify, is_in_group, learn, mark, unmark
+from tlogs.worker.group import GroupWatch, is_in_group
+from tlogs.worker.identity import helper_of, identify, learn, mark, unmark
 from tlogs.worker.intake import Intake
 from tlogs.worker.stream import LINGER_S, Owner, Stream
 from tlogs_shared.errors import ConfigError, TlogsError
@@ -69,10 +70,12 @@ class Session:
         self._intake = Intake(self._first_record, trace_id, LEVELS.label, self._stores)
         self._crash: CrashHooks | None = None
         self._is_beginning = True
+        self._group = GroupWatch(self._group_made)
         if config.target is not None and self._opened():
             self._intake.install()
             self._crash = CrashHooks(self._intake, side_file=self._side_file())
             self._crash.install()
+            self._group.install()
             _at_fork(self)
         self._is_beginning = False
 
@@ -123,7 +126,9 @@ class Session:
         """
         if self._closed:
             return
+        self._learn()
         self._closed = True
+        self._group.remove()
         if self._crash is not None:
             self._crash.uninstall()
         if at_exit:
@@ -218,6 +223,7 @@ class Session:
                 if self._crash is not None and (side_file := self._side_file()) is not None:
                     self._crash.follow(side_file)
                 _at_child_exit(self)
+                self._learn()
         return self._intake.append(*values)
 
     def before_fork(self) -> None:
@@ -275,11 +281,8 @@ class Session:
     def _check(self) -> bool:
         """Compare levels where that is the only way, and look for a rank; True while that has to be done again."""
         LEVELS.check()
-        learnt = learn(self._origin) if self._learns else self._origin
-        if learnt is not self._origin and self._stream is not None:
-            self._origin = learnt
-            self._stream.relabel(learnt)
-        return self._origin.provisional or LEVELS.is_polled
+        self._learn()
+        return LEVELS.is_polled or (self._origin.provisional and self._group.is_blind)
 
     def _registered(self, message: Registered) -> None:
         """The agent has said where the records go: from then on the run knows which attempt of a rank this is."""
@@ -289,6 +292,22 @@ class Session:
         self._begun = message.run
         text = f"rank {origin.rank} attempt {message.attempt} began on {origin.host}"
         self._note(text, {"event": "began", "attempt": message.attempt})
+
+    # On whichever thread makes a process group.
+
+    def _group_made(self) -> None:
+        self._learns = True
+        self._learn()
+
+    def _learn(self) -> None:
+        """Label the stream with the rank that torch.distributed gives this process, if that is news."""
+        if self._stream is None or not self._learns:
+            return  # a forked child has no label before its first record
+        learnt = learn(self._origin)
+        if learnt is not self._origin:
+            self._origin = learnt
+            mark(os.environ, learnt)
+            self._stream.relabel(learnt)
 
 
 def is_first_here(origin: Origin) -> bool:

@@ -109,6 +109,7 @@ class Arrivals:
         if peer is None:
             if not hello.recovering:
                 actions += self._meet_rival(run, hello.stream, origin, now)
+            origin = run.without_rank(origin)
             peer = Peer(hello.stream, run.name, StreamInfo(origin, attempt=run.attempt_of(origin)))
             run.add(peer)
         elif hello.recovering:
@@ -127,6 +128,8 @@ class Arrivals:
         peer.heard_s, peer.recovering = now.s, hello.recovering
         if changed:
             actions += [PutStream(run.name, peer.stream, peer.info), *_resized(run, peer, now)]
+            if (starter := run.give_way(peer.info.origin)) is not None:
+                actions.append(PutStream(run.name, starter.stream, starter.info))
         self.pacing.adjust(run)
         actions.append(Send(connection, self._welcome(run, peer)))
         if not hello.recovering:

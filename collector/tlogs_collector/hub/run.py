@@ -63,6 +63,7 @@ class Run:
     def relabel(self, peer: Peer, origin: Origin) -> bool:
         """A stream says who it is; whether that is news."""
         before = peer.info.origin
+        origin = self.without_rank(origin)
         if origin == before:
             return False
         if peer.is_rank and peer.rank is not None:
@@ -73,6 +74,29 @@ class Run:
         peer.info = replace(peer.info, origin=origin, attempt=attempt)
         self._enlist(peer)
         return True
+
+    def without_rank(self, origin: Origin) -> Origin:
+        """The origin, without the rank that it assumed where a process that it has started is that rank.
+
+        So it is with a program that spawns its ranks: it is none itself.
+        """
+        if not origin.provisional or origin.rank is None or origin.helper is not None:
+            return origin
+        rivals = (peer.info.origin for peer in self._by_rank.get(origin.rank, ()))
+        if any((rival.host, rival.parent) == (origin.host, origin.pid) for rival in rivals if not rival.provisional):
+            return replace(origin, rank=None, local_rank=None, world_size=None)
+        return origin
+
+    def give_way(self, origin: Origin) -> Peer | None:
+        """Take its rank from the process that has started this one and only assumed it; return that process's peer."""
+        if origin.rank is None or origin.provisional or origin.helper is not None or not origin.parent:
+            return None
+        for peer in self._by_rank.get(origin.rank, ()):
+            starter = peer.info.origin
+            if (starter.host, starter.pid) == (origin.host, origin.parent) and starter.provisional:
+                self.relabel(peer, starter)
+                return peer
+        return None
 
     def _enlist(self, peer: Peer) -> None:
         if peer.is_rank and peer.rank is not None:

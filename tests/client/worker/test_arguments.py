@@ -138,12 +138,13 @@ def test_nothing_but_a_keyboard_interrupt_gets_out(emitted: bool) -> None:
         message(record("%s", Interrupts()), emitted=True)
 
 
-def test_an_object_that_is_a_message_says_it() -> None:
+def test_an_object_that_is_a_text_is_asked_for_it() -> None:
     class Brace:
         def __str__(self) -> str:
             return "made of braces"
 
     assert text(Brace(), emitted=False) == "made of braces"
+    assert message(record("%s", Brace()), emitted=False) == "made of braces"
     assert text(OSError(2, "x"), emitted=False) == "[Errno 2] x"
 
 

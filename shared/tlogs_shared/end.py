@@ -8,13 +8,18 @@ from typing import Any, Final
 
 from tlogs_shared.errors import MessageError
 
-__all__ = ["ENDED", "FAILED", "FINISHED", "KILLED", "End"]
+__all__ = ["ENDED", "FAILED", "FINISHED", "KILLED", "RUNNING", "SILENT", "STARTING", "End"]
 
 FINISHED: Final = "finished"
 FAILED: Final = "failed"
 KILLED: Final = "killed"
 ENDED: Final = "ended"
-KINDS: Final = (FINISHED, FAILED, KILLED, ENDED)
+SILENT: Final = "silent"
+KINDS: Final = (FINISHED, FAILED, KILLED, ENDED, SILENT)
+
+STARTING: Final = "starting"
+RUNNING: Final = "running"
+"""The states of a process that has not ended: nothing of it has arrived yet, or something has."""
 
 MAX_TEXT: Final = 512
 """Characters of an exception that are kept; its traceback is a record."""
@@ -25,8 +30,9 @@ class End:
     """The end of a process.
 
     `how` is `finished` (it said bye, or its status was 0), `failed` (an uncaught exception, or another status),
-    `killed` (by `signal`; `oom` where it was for want of memory) or `ended` (gone, and this system does not say how).
-    `code` is its exit status where that is known. `ended_ns` is when, on its host's clock.
+    `killed` (by `signal`; `oom` where it was for want of memory), `ended` (gone, and this system does not say how) or
+    `silent` (nothing has been heard of it for long, and nobody knows more). `code` is its exit status where that is
+    known. `ended_ns` is when, on its host's clock.
     """
 
     how: str
@@ -73,6 +79,19 @@ class End:
             None if exception is None else exception[:MAX_TEXT],
             max(0, min(values.get("ended_ns", 0), 2**63 - 1)),
         )
+
+    @property
+    def exit(self) -> dict[str, Any] | None:
+        """What it ended with, as `tlogs ranks --json` has it; None where that is not known.
+
+        >>> End(KILLED, signal="SIGKILL", oom=True).exit, End(FINISHED, code=0).exit, End(FINISHED).exit
+        ({'signal': 'SIGKILL', 'oom': True}, {'code': 0}, None)
+        """
+        if self.exception is not None:
+            return {"exception": self.exception}
+        if self.signal is not None:
+            return {"signal": self.signal, "oom": True} if self.oom else {"signal": self.signal}
+        return None if self.code is None else {"code": self.code}
 
     @property
     def reason(self) -> str:

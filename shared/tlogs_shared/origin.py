@@ -11,11 +11,14 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
+from tlogs_shared.end import ENDED, FINISHED, End
 from tlogs_shared.errors import MessageError
 
 __all__ = ["MAX_RANK", "Origin", "StreamInfo"]
 
 STREAM_ID_BYTES: Final = 16
+
+_ENDS_OF_0_1: Final = {"bye": FINISHED, "gone": ENDED, "recovered": ENDED}
 
 MAX_RANK: Final = 1_000_000
 """No job has more ranks, and every set of ranks can name them."""
@@ -29,9 +32,9 @@ class Origin:
     a better one. `helper` is the name of a process that works for a rank (a data loader worker), None for the rank
     itself. `run` is the run that was asked for by name; `key` is what the processes of one job have in common.
     `torch_logs` is the value of TORCH_LOGS at start, None where it was not set. `started_ns` is the process's start
-    on its own clock. `restart_count` is torchrun's. `outbox` is the path of the stream's outbox on its host.
-    `command` is its script with the arguments, secrets masked. `parent` is the process with tlogs that started it, 0
-    where there is none.
+    on its own clock. `restart_count` and `max_restarts` are torchrun's. `outbox` is the path of the stream's outbox on
+    its host. `command` is its script with the arguments, secrets masked. `parent` is the process with tlogs that
+    started it, 0 where there is none.
     """
 
     host: str
@@ -45,6 +48,7 @@ class Origin:
     run: str | None = None
     key: str = ""
     restart_count: int | None = None
+    max_restarts: int | None = None
     torch_logs: str | None = None
     started_ns: int = 0
     version: str = ""
@@ -86,8 +90,8 @@ class StreamInfo:
 
     `head` is the highest number ever heard of (the number that the next record would get); `dropped` counts, by
     level, what a full outbox had to leave out; `lost` counts numbers that the rank could no longer supply. `end` is
-    how the stream ended: "" while it may still speak, else `bye`, `gone` or `recovered`. `offset_ns` is what to add
-    to its times to get the collector's, with its error bound; None where nothing is corrected.
+    how its process ended, None while the stream may still speak. `offset_ns` is what to add to its times to get the
+    collector's, with its error bound; None where nothing is corrected.
     """
 
     origin: Origin
@@ -95,28 +99,49 @@ class StreamInfo:
     head: int = 0
     lost: int = 0
     dropped: Mapping[int, int] = field(default_factory=dict)
-    end: str = ""
+    end: End | None = None
     offset_ns: int | None = None
     bound_ns: int | None = None
 
     def as_map(self) -> dict[str, Any]:
         """The whole as a map of primitives."""
-        return asdict(self)
+        return {**asdict(self), "end": None if self.end is None else self.end.as_map()}
 
     @classmethod
     def from_map(cls, values: Any) -> StreamInfo:
-        """Read a map that `as_map` made; keys of a newer version are skipped.
+        """Read a map that `as_map` made, by this version or 0.1; keys of a newer version are skipped.
 
         Raises:
             MessageError: not a map, a key is missing or has the wrong type.
         """
         if not isinstance(values, dict):
             raise MessageError(f"expected a map about a stream, found {type(values).__name__}")
-        return cls(**_checked(cls, {**values, "origin": Origin.from_map(values.get("origin"))}))
+        origin, end = Origin.from_map(values.get("origin")), _end(values.get("end"))
+        return cls(**_checked(cls, {**values, "origin": origin, "end": end}))
+
+    @property
+    def is_rank(self) -> bool:
+        """Whether this is a rank itself: no helper of one, no launcher."""
+        return self.origin.rank is not None and self.origin.helper is None
+
+    @property
+    def since_ns(self) -> int:
+        """When its process ended or, while it has not, began, on the collector's clock; 0 where that is not known."""
+        ns = self.origin.started_ns if self.end is None else self.end.ended_ns
+        return self.corrected(ns) if ns else 0
 
     def corrected(self, ts: int) -> int:
         """A time of this stream on the collector's clock."""
         return ts if self.offset_ns is None else ts + self.offset_ns
+
+
+def _end(value: Any) -> End | None:
+    """How a stream ended; version 0.1 had a word for it, "" while the stream might still speak."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, str):
+        return End(_ENDS_OF_0_1.get(value, ENDED))
+    return End.from_map(value)
 
 
 def _checked(cls: type, values: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytest
 from tlogs_collector.hub import actions as do
 from tlogs_collector.hub.hub import Hub, Known
 from tlogs_collector.hub.peer import Peer
+from tlogs_shared.end import End
 from tlogs_shared.origin import Origin, StreamInfo
 from tlogs_shared.protocol import messages as m
 from tlogs_shared.protocol.clock import Moment
@@ -177,9 +178,9 @@ class Rank:
         self.stage.alive[self.origin.pid] = False
         self.stage.hub.unreachable(self.connection)
 
-    def bye(self, head: int | None = None) -> list[m.Message]:
+    def bye(self, head: int | None = None, end: End | None = None) -> list[m.Message]:
         """Say bye."""
-        return self.say(m.Bye(self.stream, self.head if head is None else head))
+        return self.say(m.Bye(self.stream, self.head if head is None else head, end=end))
 
 
 def batch(stream: bytes, first: int, count: int, recovered: bool = False) -> tuple[Header, bytes]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tlogs_shared.end import ENDED, FINISHED, End
 from tlogs_shared.errors import MessageError
 from tlogs_shared.origin import Origin, StreamInfo
 
@@ -14,8 +15,37 @@ ORIGIN = Origin(host="n1", pid=7, boot_id="b", rank=3, world_size=8, helper="Dat
 
 def test_a_stream_comes_back_from_its_map() -> None:
     """What is stored of a stream is all that was known of it."""
-    info = StreamInfo(ORIGIN, attempt=2, head=10, lost=1, dropped={10: 4}, end="bye", offset_ns=-5, bound_ns=3)
+    info = StreamInfo(
+        ORIGIN,
+        attempt=2,
+        head=10,
+        lost=1,
+        dropped={10: 4},
+        end=End("failed", code=3, ended_ns=9),
+        offset_ns=-5,
+        bound_ns=3,
+    )
     assert StreamInfo.from_map(info.as_map()) == info
+
+
+@pytest.mark.parametrize(
+    ("word", "end"),
+    [("", None), ("bye", End(FINISHED)), ("gone", End(ENDED)), ("recovered", End(ENDED)), ("of 0.0", End(ENDED))],
+)
+def test_the_word_that_version_0_1_had_for_an_end_is_understood(word: str, end: End | None) -> None:
+    assert StreamInfo.from_map({**StreamInfo(ORIGIN).as_map(), "end": word}).end == end
+
+
+@pytest.mark.parametrize("end", [7, ["bye"], {"how": "well"}, {"how": "failed", "code": "3"}])
+def test_an_end_that_cannot_be_is_refused(end: object) -> None:
+    with pytest.raises(MessageError):
+        StreamInfo.from_map({**StreamInfo(ORIGIN).as_map(), "end": end})
+
+
+def test_times_of_a_stream_are_those_of_the_collectors_clock() -> None:
+    running = StreamInfo(Origin("n1", 7, started_ns=100), offset_ns=5)
+    assert [running.since_ns, StreamInfo(Origin("n1", 7)).since_ns] == [105, 0]
+    assert StreamInfo(running.origin, end=End(FINISHED, ended_ns=200), offset_ns=5).since_ns == 205
 
 
 def test_keys_of_a_newer_version_are_passed_over_and_missing_ones_have_their_default() -> None:

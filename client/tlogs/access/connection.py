@@ -33,7 +33,7 @@ from tlogs_shared.protocol.rows import (
     ChangeReport,
     LeaseRow,
     LevelsReport,
-    RankRow,
+    PeerRow,
     RanksReport,
     Row,
     RunRow,
@@ -105,10 +105,13 @@ class Operator:
         """
         return [self._expect(RunRow, row) for row in self._ask("runs")]
 
-    def ranks(self, run: str | None = None) -> RanksReport:
-        """The ranks of *run* (None: the newest, a live one first); raises as `runs`."""
-        found = self._expect(RanksReport, self._ask("ranks", run))
-        found["rows"] = [self._expect(RankRow, row) for row in found["rows"]]
+    def ranks(self, run: str | None = None, *, every_attempt: bool = False) -> RanksReport:
+        """The ranks of *run* (None: the newest, a live one first), of their newest or of *every attempt*.
+
+        Raises as `runs`.
+        """
+        found = self._expect(RanksReport, self._ask("attempts" if every_attempt else "ranks", run))
+        found["rows"] = [self._expect(PeerRow, row) for row in found["rows"]]
         return found
 
     def levels(self, run: str | None = None) -> LevelsReport:

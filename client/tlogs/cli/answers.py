@@ -10,9 +10,12 @@ import click
 
 from tlogs.cli import candidates
 from tlogs.operator.job import Job, Result, connect
+from tlogs.reading.library import LocalLibrary, directory_of_runs
+from tlogs.reading.local_run import LocalRun
+from tlogs_shared.errors import CollectorUnavailable, ConfigError, TlogsError
 from tlogs_shared.rankset import RankSet
 
-__all__ = ["answers", "fold", "in_words", "job_at", "run_option"]
+__all__ = ["answers", "fold", "in_words", "job_at", "run_option", "stored_instead"]
 
 Said = TypeVar("Said", str, tuple[str, str])
 
@@ -24,6 +27,22 @@ run_option = click.option(
 def job_at(collector: str | None, secret_file: Path | None, run: str | None) -> Job:
     """The collector that the options mean."""
     return connect(collector, run=run, secret_file=None if secret_file is None else str(secret_file))
+
+
+def stored_instead(error: TlogsError, directory: Path | None, collector: str | None, run: str | None) -> LocalRun:
+    """The stored run that *run* means, where no collector knows it; *error* is why none does.
+
+    Raises:
+        TlogsError: *error*, where there is no such run, or the collector was named.
+    """
+    if collector is not None:
+        raise error
+    library = LocalLibrary(directory or directory_of_runs())
+    try:
+        return library.open(run or "latest")
+    except ConfigError as missing:
+        named = run is not None and isinstance(error, CollectorUnavailable) and library.runs()
+        raise (missing if named or directory is not None else error) from None
 
 
 def fold(by_rank: Mapping[int, Said]) -> Iterable[tuple[RankSet, Said]]:

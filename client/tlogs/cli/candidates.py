@@ -109,7 +109,7 @@ def ranks(ctx: click.Context, incomplete: str) -> Iterable[str]:
 
     before, comma, _ = incomplete.rpartition(",")
     with _job(ctx) as job:
-        found = RankSet.of(row["rank"] for row in job.ranks())
+        found = RankSet.of(row["rank"] for row in job.census()["rows"])
     names = map(str, found)
     return [f"{before}{comma}{name}" for name in names] if comma else ["all", str(found), *names]
 

@@ -141,7 +141,7 @@ def _wait_for_records(notice: Path, jobs: list[subprocess.Popen[bytes]], output:
     with connect(str(notice)) as job:
 
         def all_speak() -> bool | None:
-            rows = job.ranks()
+            rows = job.census()["rows"]
             return True if sum(row["stored"] >= STEER_AFTER for row in rows) >= RANKS else None
 
         try:

@@ -22,6 +22,7 @@ from tlogs.cli.spec import SpecCommand
 from tlogs.levels.clauses import parse_specs
 from tlogs.levels.registry import recorded
 from tlogs.operator.job import DEFAULT_TTL_S, Job, Result
+from tlogs_shared.end import RUNNING, STARTING
 from tlogs_shared.errors import ConfigError
 from tlogs_shared.level_names import setting_text
 from tlogs_shared.protocol.lease import Lease
@@ -143,7 +144,7 @@ def _is_flood(settings: Mapping[str, int | bool]) -> bool:
 
 
 def _accepts_flood(job: Job, scope: RankSet, asks: bool) -> bool:
-    count = sum(1 for row in job.ranks() if row["rank"] in scope and row["state"] not in ("done", "gone"))
+    count = sum(1 for row in job.census()["rows"] if row["rank"] in scope and row["state"] in (STARTING, RUNNING))
     if count <= MANY_RANKS:
         return True
     return asks and click.confirm(f"all of torch at DEBUG on {count} ranks is a lot to write and store; go on?")

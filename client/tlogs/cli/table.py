@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ import click
 
 from tlogs_shared.quantity import format_duration as duration
 
-__all__ = ["duration", "show_table", "size", "table", "width_of"]
+__all__ = ["duration", "fit", "show_table", "size", "table", "width_of"]
 
 ZERO_WIDTH_JOINER: Final = "\u200d"
 """Part of many emoji; other characters of its kind turn the direction of writing around, and are shown instead."""
@@ -23,16 +24,48 @@ def show_table(
     rows: Sequence[Sequence[str]],
     right: str = "",
     usual: Mapping[str, str] = MappingProxyType({}),
+    narrow: Sequence[tuple[str, int]] = (),
 ) -> None:
     """Print a table; its head is bold where colours are wanted.
 
-    A terminal is narrow: there a column is left out whose cells all are what *usual* has for it.
+    A terminal is narrow: there a column is left out whose cells all are what *usual* has for it, and the columns of
+    *narrow* are cut, one after the other and to no less than the width beside it, until a line fits.
     """
     if sys.stdout.isatty():
         columns = [at for at, name in enumerate(head) if any(row[at] != usual.get(name) for row in rows)]
         head, rows = [head[at] for at in columns], [[row[at] for at in columns] for row in rows]
+        rows = fit(head, rows, shutil.get_terminal_size().columns, narrow)
     first, rest = table(head, rows, right).split("\n", 1)
     click.echo(f"{click.style(first, bold=True)}\n{rest}", nl=False)
+
+
+def fit(
+    head: Sequence[str], rows: Sequence[Sequence[str]], width: int, narrow: Sequence[tuple[str, int]]
+) -> list[list[str]]:
+    """The rows with cells of the columns *narrow* cut so that a line has *width* columns, as far as that goes.
+
+    >>> fit(["A", "TEXT"], [["1", "step 5 of 100"], ["2", "done"]], 11, [("TEXT", 6)])
+    [['1', 'step 5 …'], ['2', 'done']]
+    """
+    found = [[_printable(cell) for cell in row] for row in rows]
+    widths = [max(width_of(row[at]) for row in [list(head), *found]) for at in range(len(head))]
+    for name, least in narrow:
+        excess = sum(widths) + 2 * (len(widths) - 1) - width
+        if excess <= 0 or name not in head:
+            continue
+        at = head.index(name)
+        widths[at] = max(widths[at] - excess, min(widths[at], least), width_of(name))
+        for row in found:
+            row[at] = _cut(row[at], widths[at])
+    return found
+
+
+def _cut(cell: str, width: int) -> str:
+    if width_of(cell) <= width:
+        return cell
+    while width_of(cell) >= width:
+        cell = cell[:-1]
+    return f"{cell}…"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -> str:

@@ -13,11 +13,12 @@ from tlogs.operator.change import DEFAULT_TTL_S, Result, lease_of, rank_set
 from tlogs.reading.cursor import Cursor, filter_for
 from tlogs.reading.filters import FilterOptions
 from tlogs.reading.follow import follow as follow_runs
-from tlogs.reading.library import CollectorLibrary
+from tlogs.reading.library import CollectorLibrary, Library, LocalLibrary
+from tlogs.reading.ranks import RankRow, live_rows
 from tlogs.reading.record import Record, record_of
-from tlogs_shared.errors import MessageError
+from tlogs_shared.errors import MessageError, TlogsError
 from tlogs_shared.protocol.lease import Lease
-from tlogs_shared.protocol.rows import LeaseRow, RankLevels, RankRow, RanksReport
+from tlogs_shared.protocol.rows import LeaseRow, RankLevels, RanksReport
 from tlogs_shared.protocol.wire import unpack_plain
 from tlogs_shared.rankset import RankSet
 
@@ -117,13 +118,28 @@ class Job:
             "ranks": {str(rank): ranks[rank] for rank in sorted(ranks)},
         }
 
-    def ranks(self) -> list[RankRow]:
-        """A row for each rank, as `tlogs ranks --json` prints it."""
-        return self._operator.ranks(self._run)["rows"]
+    def ranks(self, *, every_attempt: bool = False) -> list[RankRow]:
+        """A row for each rank's newest attempt, or for every one, as `tlogs ranks --json` prints it."""
+        return self.said(self.census(every_attempt=every_attempt))
 
-    def census(self) -> RanksReport:
-        """The rows of `ranks`, with what the collector has refused."""
-        return self._operator.ranks(self._run)
+    def census(self, *, every_attempt: bool = False) -> RanksReport:
+        """What the collector knows of the ranks, and what it has refused."""
+        return self._operator.ranks(self._run, every_attempt=every_attempt)
+
+    def said(self, found: RanksReport) -> list[RankRow]:
+        """The rows of a census, with what each rank said last: that is read from the store."""
+        name, directory = found["run"], self._operator.address.directory
+        if name is None:
+            return []
+        library: Library = LocalLibrary(directory) if directory is not None else self._library()
+        try:
+            run = library.open(name)
+        except (TlogsError, OSError):
+            run = None  # removed, or not readable from here
+        return live_rows(found["rows"], run)
+
+    def _library(self) -> CollectorLibrary:
+        return CollectorLibrary(self._operator, self._operator.address.endpoint)
 
     def tail(
         self, *, follow: bool = True, count: int = 10, timeout: float | None = None, **filters: Unpack[FilterOptions]
@@ -137,7 +153,7 @@ class Job:
             ConfigError: no such run, or a filter whose value cannot be used.
             CollectorUnavailable: the collector does not answer.
         """
-        library = CollectorLibrary(self._operator, self._operator.address.endpoint)
+        library = self._library()
         run = library.open(self._run or "latest")
         if follow:
             shown = follow_runs(library, run, filters, count, timeout=math.inf if timeout is None else timeout)

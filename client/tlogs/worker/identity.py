@@ -195,7 +195,11 @@ def find_origin(environ: Mapping[str, str], origin: Origin) -> Origin:
 
     if (rank := number("RANK")) is not None:
         return found(
-            rank, number("LOCAL_RANK"), number("WORLD_SIZE"), restart_count=number("TORCHELASTIC_RESTART_COUNT")
+            rank,
+            number("LOCAL_RANK"),
+            number("WORLD_SIZE"),
+            restart_count=number("TORCHELASTIC_RESTART_COUNT"),
+            max_restarts=number("TORCHELASTIC_MAX_RESTARTS"),
         )
     if (local := number("LOCAL_RANK")) is not None and (node := number("NODE_RANK")) is not None:
         # Lightning starts its own processes so; the ranks of a node follow each other.

@@ -13,6 +13,7 @@ from tlogs_collector.hub.pacing import Pacing
 from tlogs_collector.hub.peer import Peer
 from tlogs_collector.hub.run import Run
 from tlogs_collector.hub.runs import Runs
+from tlogs_shared.end import ENDED, End
 from tlogs_shared.origin import Origin, StreamInfo
 from tlogs_shared.protocol.clock import Moment
 from tlogs_shared.protocol.messages import Hello, Refused, Welcome
@@ -120,7 +121,8 @@ class Arrivals:
                 run.reopen(peer)
                 changed = True
         if hello.recovering and peer.is_open:
-            run.end(peer, "gone")  # who brings in its outbox knows that the process has ended
+            # Who brings in its outbox knows that the process has ended, and says more with its bye.
+            run.end(peer, End(ENDED, ended_ns=peer.last_heard_ns(now)))
             changed = True
         peer.resume(hello.first)
         peer.info = replace(peer.info, head=max(peer.info.head, hello.head))

@@ -10,6 +10,7 @@ from tlogs_collector.hub.changes import Changes
 from tlogs_collector.hub.peer import Peer
 from tlogs_collector.hub.run import Run
 from tlogs_collector.hub.runs import Runs
+from tlogs_shared.end import ENDED, FINISHED, SILENT, End
 from tlogs_shared.protocol.clock import Moment
 from tlogs_shared.protocol.messages import Bye, Stranger
 
@@ -29,20 +30,22 @@ class Departures:
         peer.info = replace(peer.info, head=max(peer.info.head, message.head), dropped=dict(message.dropped))
         if message.head > peer.watermark:
             return []  # it could not wait: once its process is gone, the rest is brought in from the outbox
-        return self._end(self.runs.by_name[peer.run], peer, "recovered" if peer.recovering else "bye", now)
+        return self._end(self.runs.by_name[peer.run], peer, _end_of(peer, message, now), now)
 
     def gone(self, run: Run, peer: Peer, now: Moment) -> list[Action]:
         """A process has ended without a bye; where it was on this host and has no agent, its outbox is brought in."""
-        is_deserted = peer.connection is None
-        actions = self._end(run, peer, "gone", now)
-        origin = peer.info.origin
-        if is_deserted and origin.outbox and self.runs.is_alive(origin) is False:
+        origin, has_agent = peer.info.origin, peer.connection is not None
+        is_dead = self.runs.is_alive(origin) is False
+        actions = self._end(run, peer, End(ENDED if is_dead else SILENT, ended_ns=peer.last_heard_ns(now)), now)
+        peer.is_deserted = True
+        if is_dead and origin.outbox and not has_agent:
             actions.append(Recover([origin.outbox]))
         return actions
 
-    def _end(self, run: Run, peer: Peer, how: str, now: Moment) -> list[Action]:
+    def _end(self, run: Run, peer: Peer, end: End, now: Moment) -> list[Action]:
         self.admission.part(peer)
-        run.end(peer, how)
+        run.end(peer, end)
+        peer.is_deserted = False
         return [PutStream(run.name, peer.stream, peer.info), *self.changes.answered(peer, now)]
 
     def look(self, run: Run, period_s: float, now: Moment) -> list[Action]:
@@ -58,3 +61,14 @@ class Departures:
                 # It says hello if it receives this; if nobody is connected there any more, sending fails and says so.
                 actions.append(Send(peer.connection, Stranger(peer.stream)))
         return actions
+
+
+def _end_of(peer: Peer, message: Bye, now: Moment) -> End:
+    """How a stream with this bye ended: what was known before may be more than who brings in its outbox knows."""
+    known, told = peer.info.end, message.end
+    if known is not None and known.how not in (ENDED, SILENT) and (told is None or told.how == ENDED):
+        return known
+    if told is not None:
+        return told
+    # A process that goes on without us has finished, as far as this run is concerned.
+    return known or End(ENDED if peer.recovering else FINISHED, ended_ns=peer.last_heard_ns(now))

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
+from tlogs_shared.end import RUNNING, STARTING, End
 from tlogs_shared.origin import StreamInfo
+from tlogs_shared.protocol.clock import Moment
 from tlogs_shared.protocol.messages import Answer, AppliedRow, Pulse, Vital
 from tlogs_shared.storage.batch import Header
 
@@ -21,9 +23,6 @@ LATE_PERIODS: Final = 3
 GONE_PERIODS: Final = 10
 MIN_PERIOD_S: Final = 1.0
 """Heartbeats may come faster while someone follows; a peer is not called late for that."""
-
-QUIET_S: Final = 60.0
-"""A rank that is there and has logged nothing for so long is shown as quiet."""
 
 SURE_BOUND_NS: Final = 1_000_000
 """A clock offset known to the millisecond is fixed at once, a worse one after some more exchanges."""
@@ -50,7 +49,8 @@ class Peer:
     `watermark` is the number below which everything was taken, `stored` the number below which everything is safe.
     `gap` is how many numbers before the watermark will never come; they count as lost once a record behind them is
     stored, since until then a restarted collector would find the same gap again. `revision` is the settings in force
-    on the rank, `answered` those that its `answers` and `report` are about.
+    on the rank, `answered` those that its `answers` and `report` are about. `is_deserted` says that it
+    ended without a bye, and that nobody has brought in its outbox.
     """
 
     stream: bytes
@@ -62,6 +62,7 @@ class Peer:
     records: int = 0
     connection: bytes | None = None
     recovering: bool = False
+    is_deserted: bool = False
     heard_s: float = 0.0
     low_ts: int = 0
     last_record_ns: int | None = None
@@ -82,12 +83,12 @@ class Peer:
     @property
     def is_rank(self) -> bool:
         """Whether this is a rank itself: no helper of one, no launcher."""
-        return self.info.origin.rank is not None and self.info.origin.helper is None
+        return self.info.is_rank
 
     @property
     def is_open(self) -> bool:
         """Whether this stream may still speak."""
-        return self.info.end == ""
+        return self.info.end is None
 
     @property
     def dropped(self) -> int:
@@ -168,25 +169,24 @@ class Peer:
             changed = True
         return changed
 
-    def end(self, how: str) -> None:
-        """The stream has ended: `bye`, `gone` or `recovered`."""
-        self.info = replace(self.info, end=how, lost=self.info.lost + self.gap)
+    def end(self, end: End) -> None:
+        """The stream has ended, so."""
+        self.info = replace(self.info, end=end, lost=self.info.lost + self.gap)
         self.gap = 0
         self.connection = None
         self.recovering = False
         self.report = b""  # of levels that are no more; a long job has many streams that ended
 
-    def state(self, now_s: float, now_ns: int, period_s: float) -> str:
-        """`live late quiet gone done`, as `tlogs ranks` shows it."""
-        if self.info.end == "bye":
-            return "done"
-        if self.info.end:
-            return "gone"
-        if self.is_late(now_s, period_s):
-            return "late"
-        if self.last_record_ns is not None and now_ns - self.info.corrected(self.last_record_ns) > QUIET_S * 1e9:
-            return "quiet"
-        return "live"
+    @property
+    def state(self) -> str:
+        """`starting running finished failed killed ended silent`, as `tlogs ranks` shows it."""
+        if self.info.end is not None:
+            return self.info.end.how
+        return RUNNING if self.records else STARTING
+
+    def last_heard_ns(self, now: Moment) -> int:
+        """When it was last heard of, by its own host's clock."""
+        return now.ns - int((now.s - self.heard_s) * 1e9) - (self.info.offset_ns or 0)
 
     def is_late(self, now_s: float, period_s: float) -> bool:
         """Whether heartbeats are missing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from tlogs_collector.hub.runs import Runs
 from tlogs_shared.protocol.clock import Moment
 from tlogs_shared.protocol.lease import Lease
 from tlogs_shared.protocol.messages import Ask, Change, Fetch, Follow, Report
-from tlogs_shared.protocol.rows import LeaseRow, LevelsReport, RankRow, RanksReport, Refusals, RunRow
+from tlogs_shared.protocol.rows import LeaseRow, LevelsReport, PeerRow, RanksReport, Refusals, RunRow
 from tlogs_shared.rankset import RankSet
 
 __all__ = ["Questions"]
@@ -64,14 +65,16 @@ class Questions:
         if ask.what == "runs":
             return "", [_run_row(run) for run in self.runs.by_name.values()]
         refused = self._refused(now)
-        if ask.what == "ranks" and ask.run is None and not self.runs.by_name:
+        if ask.what in ("ranks", "attempts") and ask.run is None and not self.runs.by_name:
             return "", RanksReport(run=None, rows=[], refused=refused)
         run = self.runs.named(ask.run)
         if isinstance(run, str):
             return run, None
         match ask.what:
             case "ranks":
-                return "", RanksReport(run=run.name, rows=_rank_rows(run, now), refused=refused)
+                return "", RanksReport(run=run.name, rows=_peer_rows(run, run.newest(), now), refused=refused)
+            case "attempts":
+                return "", RanksReport(run=run.name, rows=_peer_rows(run, run.ranks(), now), refused=refused)
             case "levels":
                 leases = [_lease_row(lease, run) for lease in run.in_force(now)]
                 return "", LevelsReport(run=run.name, leases=leases, groups=_reports(run))
@@ -98,28 +101,32 @@ def _run_row(run: Run) -> RunRow:
     )
 
 
-def _rank_rows(run: Run, now: Moment) -> list[RankRow]:
-    newest = run.newest()
-    count = Counter(peer.rank for peer in newest)
+def _peer_rows(run: Run, peers: Sequence[Peer], now: Moment) -> list[PeerRow]:
+    count = Counter((peer.rank, peer.info.attempt) for peer in peers)
     rows = []
-    for peer in newest:
+    for peer in peers:
         assert peer.rank is not None
-        row = _rank_row(peer.rank, peer, now, run.period_s)
-        if count[peer.rank] > 1:
+        row = _peer_row(peer.rank, peer, now)
+        if count[peer.rank, peer.info.attempt] > 1:
             row["duplicate"] = True
+        if peer.is_open and peer.is_late(now.s, run.period_s):
+            row["late"] = True
         rows.append(row)
     return rows
 
 
-def _rank_row(rank: int, peer: Peer, now: Moment, period_s: float) -> RankRow:
-    info = peer.info
+def _peer_row(rank: int, peer: Peer, now: Moment) -> PeerRow:
+    info, end = peer.info, peer.info.end
     last = None if peer.last_record_ns is None else (now.ns - info.corrected(peer.last_record_ns)) / 1e9
-    row = RankRow(
+    row = PeerRow(
+        stream=peer.stream,
         rank=rank,
         host=info.origin.host,
         pid=info.origin.pid,
         attempt=info.attempt,
-        state=peer.state(now.s, now.ns, period_s),
+        state=peer.state,
+        since_ns=info.since_ns,
+        exit=None if end is None else end.exit,
         stored=peer.records,
         in_flight=max(0, info.head - peer.stored) if peer.is_open else 0,
         dropped=peer.dropped,
@@ -128,7 +135,7 @@ def _rank_row(rank: int, peer: Peer, now: Moment, period_s: float) -> RankRow:
         clock_offset_ms=0.0 if info.offset_ns is None else round(info.offset_ns / 1e6, 3),
         revision=peer.revision,
     )
-    if info.end == "gone" and info.origin.outbox:
+    if peer.is_deserted and info.origin.outbox:
         row["outbox"] = info.origin.outbox
     return row
 

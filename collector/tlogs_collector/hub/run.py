@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from tlogs_collector.hub.peer import Peer
+from tlogs_shared.end import End
 from tlogs_shared.errors import MessageError
 from tlogs_shared.origin import Origin
 from tlogs_shared.protocol.clock import Moment
@@ -102,15 +103,16 @@ class Run:
         if peer.is_rank and peer.rank is not None:
             self._by_rank.setdefault(peer.rank, []).append(peer)
 
-    def end(self, peer: Peer, how: str) -> None:
-        """A stream has ended: `bye`, `gone` or `recovered`."""
+    def end(self, peer: Peer, end: End) -> None:
+        """A stream has ended, so."""
         self.speaking.pop(peer.stream, None)
-        peer.end(how)
+        peer.end(end)
 
     def reopen(self, peer: Peer) -> None:
         """A stream that had ended speaks again."""
         self.speaking[peer.stream] = peer
-        peer.info = replace(peer.info, end="")
+        peer.is_deserted = False
+        peer.info = replace(peer.info, end=None)
 
     @property
     def live(self) -> int:
@@ -295,9 +297,7 @@ class Run:
             f"run {self.name}: {ranks} rank{'s' if ranks != 1 else ''}, {records} record{'s' if records != 1 else ''}, "
             f"{dropped} dropped, {lost} lost"
         )
-        wordless = RankSet.of(
-            peer.rank for peer in self.ranks() if peer.info.end in ("", "gone") and peer.rank is not None
-        )
+        wordless = RankSet.of(peer.rank for peer in self.ranks() if peer.is_deserted and peer.rank is not None)
         if wordless:
             line += f"; rank{'s' if len(wordless) > 1 else ''} {wordless} ended without a word"
         return line

@@ -248,7 +248,10 @@ class Refused(Fields, frozen=True):
 
 
 class Ask(Fields, frozen=True):
-    """Operator: a question, `hello`, `runs`, `ranks` or `levels`; a `hello` opens the conversation."""
+    """Operator: a question, `hello`, `runs`, `ranks`, `attempts` (the ranks of all) or `levels`.
+
+    A `hello` opens the conversation.
+    """
 
     number: Number
     what: str

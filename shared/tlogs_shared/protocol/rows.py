@@ -17,8 +17,8 @@ __all__ = [
     "ComponentLevel",
     "LeaseRow",
     "LevelsReport",
+    "PeerRow",
     "RankLevels",
-    "RankRow",
     "RanksReport",
     "Refusals",
     "Row",
@@ -39,21 +39,29 @@ class RunRow(TypedDict):
     lost: int
 
 
-class _SometimesOfRank(TypedDict, total=False):
+class _SometimesOfPeer(TypedDict, total=False):
     duplicate: bool
     """Another live process says that it is this rank."""
+    late: bool
+    """Heartbeats of its host are missing."""
     outbox: str
-    """Where its outbox lies, if it is gone."""
+    """Where its outbox lies, if it ended without a bye and nobody has brought that in."""
 
 
-class RankRow(_SometimesOfRank):
-    """A rank, as the collector last heard of it."""
+class PeerRow(_SometimesOfPeer):
+    """A rank, as the collector last heard of it; times are on the collector's clock.
 
+    `state` is one of `tlogs_shared.end`, held since `since_ns`; `exit` is `End.exit`.
+    """
+
+    stream: bytes
     rank: int
     host: str
     pid: int
     attempt: int
     state: str
+    since_ns: int
+    exit: dict[str, Any] | None
     stored: int
     in_flight: int
     dropped: int
@@ -75,7 +83,7 @@ class RanksReport(TypedDict):
     """The ranks of a run (None: before any run), and what the collector has refused, if anything."""
 
     run: str | None
-    rows: list[RankRow]
+    rows: list[PeerRow]
     refused: Refusals | None
 
 

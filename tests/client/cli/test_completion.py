@@ -94,8 +94,8 @@ def test_ranks_and_revisions_are_those_of_the_running_job(monkeypatch: pytest.Mo
         def close(self) -> None:
             pass
 
-        def ranks(self) -> Any:
-            return [{"rank": rank} for rank in (0, 1, 2, 10)]
+        def census(self, *, every_attempt: bool = False) -> Any:
+            return {"rows": [{"rank": rank} for rank in (0, 1, 2, 10)]}
 
         def levels(self) -> Any:
             return {"leases": [{"revision": 3}, {"revision": 14}]}

@@ -10,16 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, cast
 
+import click
 import pytest
 
 from tlogs.cli import main
 from tlogs.operator.job import Job, JobLevels, Result
 from tlogs.reading.entry import Speaker
+from tlogs.reading.ranks import RankRow
 from tlogs.reading.record import Record, record_of
 from tlogs_shared.errors import ConfigError
 from tlogs_shared.origin import Origin, StreamInfo
 from tlogs_shared.protocol.lease import Lease
-from tlogs_shared.protocol.rows import ChangeReport, RankRow, RanksReport, Refusals
+from tlogs_shared.protocol.rows import ChangeReport, RanksReport, Refusals
 from tlogs_shared.rankset import RankSet
 from tlogs_shared.storage.record import Fields
 
@@ -56,11 +58,11 @@ class FakeJob(Job):
     def reset(self, *revisions: int, timeout: float = 5.0) -> Result:
         return Result.of(self.report)
 
-    def ranks(self) -> list[RankRow]:
-        return self.rows
-
-    def census(self) -> RanksReport:
+    def census(self, *, every_attempt: bool = False) -> RanksReport:
         return RanksReport(run="r1", rows=self.rows, refused=self.refused)
+
+    def said(self, found: RanksReport) -> list[RankRow]:
+        return self.rows
 
     def levels(self) -> JobLevels:
         found: JobLevels = self.found
@@ -142,7 +144,7 @@ def test_everything_at_debug_on_many_ranks_needs_a_yes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with answering(monkeypatch, FakeJob()) as job:
-        job.rows = [{"rank": rank, "state": "live"} for rank in range(65)]
+        job.rows = [{"rank": rank, "state": "running"} for rank in range(65)]
         assert main(["set-logs", "+all"]) == 2
         assert main(["set-logs", "+all", "--ranks", "0-63"]) == 0
         assert main(["set-logs", "+all", "--yes"]) == 0
@@ -203,24 +205,71 @@ def test_reset_says_what_it_ended(
     assert capsys.readouterr().out.splitlines()[: len(lines)] == lines
 
 
-def test_ranks_come_with_the_odd_ones_first(
+ROW: Final = {
+    "host": "n1", "pid": 7, "attempt": 0, "state": "running", "since": "2026-01-31T12:00:00.000000000Z", "exit": None,
+    "stored": 5, "in_flight": 0, "dropped": 0, "last_record_s": 1.0, "last_said": "step 5", "last_heard_s": 0.2,
+    "clock_offset_ms": 0.0, "revision": 0,
+}  # fmt: skip
+
+
+def died(rank: int, state: str, second: int, **exit: Any) -> dict[str, Any]:
+    return {**ROW, "rank": rank, "state": state, "since": f"2026-01-31T12:00:{second:02}.0Z", "exit": exit or None}
+
+
+def test_ranks_come_with_the_dead_first_by_time_of_death(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    row = {
-        "host": "n1", "pid": 7, "attempt": 0, "stored": 5, "in_flight": 0, "dropped": 0,
-        "last_record_s": 1.0, "last_heard_s": 0.2, "clock_offset_ms": 0.0, "revision": 0,
-    }  # fmt: skip
     with answering(monkeypatch, FakeJob()) as job:
         assert main(["ranks"]) == 0
         assert capsys.readouterr().out == "no rank has connected yet\n"
         job.rows = [
-            {**row, "rank": 0, "state": "live"},
-            {**row, "rank": 1, "state": "gone", "outbox": "/tmp/x.outbox", "last_record_s": None},
+            {**ROW, "rank": 0},
+            {**ROW, "rank": 1, "state": "finished", "exit": {"code": 0}},
+            {**ROW, "rank": 2, "state": "silent", "outbox": "/tmp/x.outbox", "last_record_s": None, "last_said": None},
+            died(3, "killed", 7, signal="SIGKILL", oom=True),
+            died(4, "failed", 5, exception="ValueError: loss is nan"),
+            {**ROW, "rank": 5, "last_record_s": 75.0},
+            {**ROW, "rank": 6, "late": True, "last_heard_s": 4.0},
         ]
         main(["ranks"])
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[:2] for line in lines[1:3]] == [["1", "gone"], ["0", "live"]]
-    assert lines[3] == "rank 1 left /tmp/x.outbox; on n1, run: tlogs recover"
+        table = capsys.readouterr().out.splitlines()
+        main(["ranks", "--json"])
+    assert [line.split()[:2] for line in table[1:8]] == [
+        ["4", "failed"],
+        ["3", "killed"],
+        ["2", "silent"],
+        ["0", "running"],
+        ["1", "finished"],
+        ["5", "running"],
+        ["6", "running"],
+    ]
+    assert "  ValueError: loss is nan  " in table[1]
+    assert "  SIGKILL (out of memory)  " in table[2]
+    assert [line.rpartition("same")[2].strip() for line in table[3:8]] == [
+        "",
+        "1.0s ago: step 5",
+        "step 5",
+        "quiet 1m15s: step 5",
+        "host late 4.0s: step 5",
+    ]
+    assert table[8] == "rank 2 left /tmp/x.outbox; on n1, run: tlogs recover"
+    assert [row["rank"] for row in json.loads(capsys.readouterr().out)] == [4, 3, 2, 0, 1, 5, 6]
+
+
+def test_80_columns_hold_the_ranks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only the columns in which something is unusual are shown on a terminal; long cells are cut."""
+    monkeypatch.setattr("tlogs.cli.table.sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    with answering(monkeypatch, FakeJob()) as job:
+        job.rows = [
+            {**died(3, "failed", 5, exception="ValueError: " + "x" * 100), "host": "ip-10-0-0-1.ec2.internal"},
+            {**ROW, "rank": 0, "last_said": "a long sentence " * 9, "stored": 1_000_000},
+        ]
+        main(["ranks"])
+    lines = click.unstyle(capsys.readouterr().out).splitlines()
+    assert lines[0].split() == ["RANK", "STATE", "SINCE", "EXIT", "HOST", "PID", "STORED", "LAST", "SAID"]
+    assert max(map(len, lines)) <= 80
+    assert "ValueErr" in lines[1]
 
 
 def test_refused_messages_are_told_with_their_reason(

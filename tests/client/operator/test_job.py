@@ -45,7 +45,7 @@ class Asked:
     def runs(self) -> Any:
         return self.answers["runs"]
 
-    def ranks(self, run: str | None) -> Any:
+    def ranks(self, run: str | None, *, every_attempt: bool) -> Any:
         return self.answers["ranks"]
 
     def levels(self, run: str | None) -> Any:

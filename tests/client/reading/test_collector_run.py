@@ -12,6 +12,7 @@ from tlogs.reading.collector_run import CollectorRun, Connection
 from tlogs.reading.cursor import Cursor
 from tlogs.reading.local_run import LocalRun
 from tlogs.reading.runs import summarize
+from tlogs_shared.end import FINISHED, End
 from tlogs_shared.errors import MessageError
 from tlogs_shared.storage.batch import Header
 from tlogs_shared.storage.position import Position
@@ -70,7 +71,7 @@ def test_a_page_that_is_not_there_any_more_is_no_endless_question(new_run: NewRu
 
 def test_over_a_connection_the_same_is_counted(new_run: NewRun) -> None:
     run = new_run()
-    stream = run.stream(0, dropped={10: 3}, head=9, end="bye")
+    stream = run.stream(0, dropped={10: 3}, head=9, end=End(FINISHED))
     run.batch(stream, (0, "a"), (1, "b"))
     run.batch(stream, (2, "c"), skip=2)
     there, here = summarize(run_of(Collector(run.path))), summarize(LocalRun(run.path))

@@ -7,6 +7,7 @@ from typing import Any
 
 from tlogs.reading.local_run import LocalRun
 from tlogs.reading.runs import summarize
+from tlogs_shared.end import ENDED, FINISHED, End
 
 NewRun = Callable[..., Any]
 
@@ -14,9 +15,9 @@ NewRun = Callable[..., Any]
 def test_a_run_at_a_glance(new_run: NewRun) -> None:
     run = new_run()
     for rank in (0, 1):
-        run.batch(run.stream(rank, dropped={10: 3}, head=2, end="bye"), (rank, "a"), (500 + rank, "b"))
-    run.batch(run.stream(0, 77, helper="DataLoader0", head=1, end="bye"), (2, "c"))
-    run.batch(run.stream(None, head=4, end="gone"), (3, "d"))
+        run.batch(run.stream(rank, dropped={10: 3}, head=2, end=End(FINISHED)), (rank, "a"), (500 + rank, "b"))
+    run.batch(run.stream(0, 77, helper="DataLoader0", head=1, end=End(FINISHED)), (2, "c"))
+    run.batch(run.stream(None, head=4, end=End(ENDED)), (3, "d"))
     found = summarize(LocalRun(run.path))
     assert (found.name, found.live, found.ranks, found.records, found.dropped, found.lost) == (
         "run1",

@@ -9,6 +9,7 @@ import pytest
 from tests.collector.conftest import Kept, Rank, Stage, batch, lay
 
 from tlogs_collector.hub import actions as do
+from tlogs_shared.end import ENDED, FAILED, FINISHED, KILLED, End
 from tlogs_shared.protocol import messages as m
 from tlogs_shared.rankset import RankSet
 
@@ -19,7 +20,9 @@ def appended(stage: Stage) -> list[tuple[int, int]]:
 
 
 def state_of(rank: Rank) -> str:
-    return rank.peer.state(rank.stage.now.s, rank.stage.now.ns, 1.0)
+    """Its state, and "late" behind it where heartbeats are missing."""
+    peer = rank.peer
+    return f"{peer.state}, late" if peer.is_open and peer.is_late(rank.stage.now.s, 1.0) else peer.state
 
 
 # Batches.
@@ -162,40 +165,41 @@ def test_a_rank_is_late_then_gone_then_back(stage: Stage) -> None:
     """On another host nothing but its silence and its connection tells."""
     [rank] = stage.ranks(1)
     stage.wait(3.5)
-    assert state_of(rank) == "late"
+    assert state_of(rank) == "starting, late"
     stage.wait(7.0)
-    assert state_of(rank) == "late"
+    assert state_of(rank) == "starting, late"
     assert stage.heard(rank.connection) == [m.Stranger(rank.stream)], "whoever hears that says hello"
     stage.hub.unreachable(rank.connection)  # as sending found out
     stage.wait(0.5)
-    assert state_of(rank) == "gone"
+    assert (state_of(rank), rank.peer.info.since_ns) == ("silent", 10**18)
     assert stage.hub.is_idle
     rank.log(0, 3)
     assert appended(stage) == [], "first it has to say hello"
     assert isinstance(rank.hello()[0], m.Welcome)
-    assert state_of(rank) == "live"
+    assert state_of(rank) == "starting"
     assert stage.hub.runs["made-up-1"].live == 1
     rank.log(0, 3)
-    assert appended(stage) == [(0, 3)]
+    assert (appended(stage), state_of(rank)) == ([(0, 3)], "running")
 
 
 def test_a_rank_that_only_was_stopped_goes_on_as_it_was(stage: Stage) -> None:
     [rank] = stage.ranks(1)
     stage.wait(30.0)
-    assert state_of(rank) == "late"
+    assert state_of(rank) == "starting, late"
     rank.beat()
-    assert state_of(rank) == "live"
+    assert state_of(rank) == "starting"
 
 
 def test_a_dead_process_of_this_host_is_gone_within_two_heartbeats_and_recovered(stage: Stage) -> None:
     [rank] = stage.ranks(1, outbox="/tmp/box")
     rank.die()
     stage.wait(0.9)
-    assert state_of(rank) == "live", "what it sent last may not have arrived yet"
+    assert state_of(rank) == "starting", "what it sent last may not have arrived yet"
     stage.wait(0.3)
-    assert state_of(rank) == "gone"
+    assert state_of(rank) == "ended"
     assert stage.took(do.Recover) == [do.Recover(["/tmp/box"])]
-    assert stage.took(do.PutStream)[-1].info.end == "gone"
+    end = stage.took(do.PutStream)[-1].info.end
+    assert (end.how, round(end.ended_ns, -6)) == (ENDED, 10**18)
     stage.wait(30.0)
     assert stage.took(do.Recover) == []
 
@@ -205,7 +209,7 @@ def test_a_dead_process_whose_agent_is_connected_is_left_to_that_agent(stage: St
     [rank] = stage.ranks(1, outbox="/tmp/box")
     stage.alive[rank.origin.pid] = False
     stage.wait(20.0)
-    assert state_of(rank) == "late"
+    assert state_of(rank) == "starting, late"
     assert stage.took(do.Recover) == []
 
 
@@ -213,28 +217,59 @@ def test_a_live_process_of_this_host_is_not_gone_while_it_is_connected(stage: St
     [rank] = stage.ranks(1)
     stage.alive[rank.origin.pid] = True
     stage.wait(60.0)
-    assert state_of(rank) == "late"
+    assert state_of(rank) == "starting, late"
 
 
 def test_a_rank_that_says_bye_is_done(stage: Stage) -> None:
     [rank] = stage.ranks(1)
     rank.log(0, 5)
     assert rank.bye() == [m.Ack([(rank.stream, 0)], stage.hub.pacing.window())]
-    assert (state_of(rank), stage.hub.is_idle) == ("done", True)
-    assert stage.took(do.PutStream)[-1].info.end == "bye"
+    assert (state_of(rank), stage.hub.is_idle) == ("finished", True)
+    assert stage.took(do.PutStream)[-1].info.end == End(FINISHED, ended_ns=10**18)
     assert m.Stranger(rank.stream) in rank.beat()
     stage.wait(60.0)
-    assert state_of(rank) == "done"
+    assert state_of(rank) == "finished"
+
+
+@pytest.mark.parametrize("end", [End(KILLED, signal="SIGKILL", oom=True, ended_ns=7), End(FAILED, code=3), End(ENDED)])
+def test_how_a_rank_ended_is_stored_with_its_bye(stage: Stage, end: End) -> None:
+    [rank] = stage.ranks(1)
+    rank.bye(end=end)
+    assert state_of(rank) == end.how
+    assert stage.took(do.PutStream)[-1].info.end == end
+
+
+@pytest.mark.parametrize(
+    ("before", "told", "known"),
+    [
+        (End(KILLED, signal="SIGKILL"), None, End(KILLED, signal="SIGKILL")),
+        (End(KILLED, signal="SIGKILL"), End(ENDED), End(KILLED, signal="SIGKILL")),
+        (End(ENDED, ended_ns=5), None, End(ENDED, ended_ns=5)),
+        (End(ENDED, ended_ns=5), End(FAILED, code=3), End(FAILED, code=3)),
+        (None, End(FAILED, code=3), End(FAILED, code=3)),
+        (None, None, End(ENDED, ended_ns=10**18)),
+    ],
+)
+def test_who_brings_in_an_outbox_adds_to_what_is_known_of_its_end(
+    stage: Stage, before: End | None, told: End | None, known: End
+) -> None:
+    [rank] = stage.ranks(1)
+    if before is not None:
+        rank.bye(end=before)
+    rank.connection = b"agent"
+    rank.hello(recovering=True)
+    rank.bye(end=told)
+    assert rank.peer.info.end == known
 
 
 def test_a_rank_that_leaves_before_everything_was_taken_left_the_rest_in_its_outbox(stage: Stage) -> None:
     [rank] = stage.ranks(1, outbox="/tmp/box")
     rank.log(0, 5)
     assert rank.bye(9) == [m.Ack([(rank.stream, 0)], stage.hub.pacing.window())]
-    assert state_of(rank) == "live"
+    assert state_of(rank) == "running"
     rank.die()
     stage.wait(1.5)
-    assert (state_of(rank), rank.peer.lost) == ("gone", 4)
+    assert (state_of(rank), rank.peer.lost) == ("ended", 4)
     assert stage.took(do.Recover) == [do.Recover(["/tmp/box"])]
 
 
@@ -244,7 +279,7 @@ def test_whoever_speaks_is_not_late_however_long_the_hub_was_busy(stage: Stage) 
     stage.now = type(stage.now)(stage.now.s + 100.0, stage.now.ns + 100 * 10**9)
     rank.beat()
     stage.wait(0.0)
-    assert state_of(rank) == "live"
+    assert state_of(rank) == "starting"
 
 
 def test_a_job_that_restarts_with_another_world_size_says_which_leases_name_ranks_that_it_has_not(

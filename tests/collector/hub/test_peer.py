@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlogs_collector.hub.peer import Peer, Verdict
+from tlogs_shared.end import ENDED, FAILED, FINISHED, KILLED, SILENT, End
 from tlogs_shared.origin import Origin, StreamInfo
 from tlogs_shared.protocol.messages import Pulse
 from tlogs_shared.storage.batch import Header
@@ -93,7 +94,7 @@ def test_numbers_that_cannot_be_had_any_more_are_lost() -> None:
 def test_a_gap_at_the_end_of_a_stream_counts_when_the_stream_ends() -> None:
     peer = new_peer(10)
     peer.resume(first=14)
-    peer.end("bye")
+    peer.end(End(FINISHED))
     assert (peer.lost, peer.info.lost) == (4, 4)
 
 
@@ -112,7 +113,7 @@ def test_what_was_heard_of_and_never_came_is_lost() -> None:
     peer = new_peer()
     peer.judge(header(0, 5))
     peer.beat(pulse(9), None)
-    peer.end("gone")
+    peer.end(End(ENDED))
     assert (peer.lost, peer.is_open) == (4, False)
 
 
@@ -150,25 +151,29 @@ def test_a_clock_on_the_collectors_own_host_is_never_corrected() -> None:
     assert peer.info.offset_ns is None
 
 
+@pytest.mark.parametrize("records", [0, 3])
 @pytest.mark.parametrize(
-    ("end", "silent_s", "idle_s", "state"),
+    ("end", "state"),
     [
-        ("", 0.0, 1.0, "live"),
-        ("", 2.9, 1.0, "live"),
-        ("", 3.1, 1.0, "late"),
-        ("", 0.0, 61.0, "quiet"),
-        ("", 0.0, None, "live"),
-        ("bye", 99.0, 99.0, "done"),
-        ("gone", 0.0, 0.0, "gone"),
-        ("recovered", 0.0, 0.0, "gone"),
+        (None, None),
+        (End(FINISHED), "finished"),
+        (End(FAILED, code=3), "failed"),
+        (End(KILLED, signal="SIGKILL"), "killed"),
+        (End(ENDED), "ended"),
+        (End(SILENT), "silent"),
     ],
 )
-def test_the_state_that_is_shown(end: str, silent_s: float, idle_s: float | None, state: str) -> None:
+def test_the_state_that_is_shown(end: End | None, state: str | None, records: int) -> None:
+    peer = new_peer()
+    peer.info, peer.records = replace(peer.info, end=end), records
+    assert peer.state == (state or ("running" if records else "starting"))
+
+
+@pytest.mark.parametrize(("silent_s", "late"), [(0.0, False), (2.9, False), (3.1, True)])
+def test_heartbeats_that_are_missing_make_a_stream_late(silent_s: float, late: bool) -> None:
     peer = new_peer()
     peer.heard_s = 100.0
-    peer.info = replace(peer.info, end=end)
-    peer.last_record_ns = None if idle_s is None else 1000 * S - int(idle_s * S)
-    assert peer.state(100.0 + silent_s, 1000 * S, 0.1) == state
+    assert peer.is_late(100.0 + silent_s, 0.1) is late
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from tests.collector.conftest import Stage, lay
 
 from tlogs_collector.hub import actions as do
+from tlogs_shared.end import End
 from tlogs_shared.protocol import messages as m
 from tlogs_shared.protocol.wire import unpack_plain
 
@@ -22,7 +23,7 @@ def ask(stage: Stage, what: str, run: str | None = None) -> m.Report:
 
 
 def test_a_rank_is_shown_with_everything_the_contract_names(stage: Stage) -> None:
-    rank = stage.rank(3, boot_id="there", outbox="/tmp/box")
+    rank = stage.rank(3, boot_id="there", outbox="/tmp/box", started_ns=7 * 10**9)
     rank.hello()
     rank.log(0, 5)
     stage.carry_out(stage.hub.stored({("made-up-1", rank.stream): 2}))
@@ -30,11 +31,14 @@ def test_a_rank_is_shown_with_everything_the_contract_names(stage: Stage) -> Non
     stage.wait(2.5)
     [row] = ask(stage, "ranks").data["rows"]
     assert row == {
+        "stream": rank.stream,
         "rank": 3,
         "host": "node1",
         "pid": rank.origin.pid,
         "attempt": 0,
-        "state": "live",
+        "state": "running",
+        "since_ns": 12 * 10**9,
+        "exit": None,
         "stored": 5,
         "in_flight": 3,
         "dropped": 4,
@@ -46,7 +50,19 @@ def test_a_rank_is_shown_with_everything_the_contract_names(stage: Stage) -> Non
     rank.die()
     stage.wait(1.0)
     [row] = ask(stage, "ranks").data["rows"]
-    assert (row["state"], row["in_flight"], row["outbox"]) == ("gone", 0, "/tmp/box")
+    assert (row["state"], row["in_flight"], row["outbox"]) == ("ended", 0, "/tmp/box")
+    rank.hello(recovering=True)
+    rank.bye(end=End("failed", exception="ValueError: loss is nan", ended_ns=11 * 10**9))
+    [row] = ask(stage, "ranks").data["rows"]
+    assert (row["state"], row["exit"], "outbox" in row) == ("failed", {"exception": "ValueError: loss is nan"}, False)
+    assert row["since_ns"] == 16 * 10**9
+
+
+def test_a_rank_whose_host_misses_heartbeats_is_marked(stage: Stage) -> None:
+    stage.ranks(1)
+    stage.wait(3.5)
+    [row] = ask(stage, "ranks").data["rows"]
+    assert (row["state"], row["late"]) == ("starting", True)
 
 
 def test_a_rank_that_has_logged_nothing_has_no_last_record(stage: Stage) -> None:
@@ -62,6 +78,9 @@ def test_ranks_are_shown_by_rank_each_with_its_newest_attempt(stage: Stage) -> N
     stage.rank(1, world_size=3, restart_count=1).hello()
     rows = ask(stage, "ranks").data["rows"]
     assert [(row["rank"], row["attempt"]) for row in rows] == [(0, 0), (1, 1), (2, 0)]
+    rows = ask(stage, "attempts").data["rows"]
+    assert [(row["rank"], row["attempt"]) for row in rows] == [(0, 0), (1, 0), (1, 1), (2, 0)]
+    assert [row for row in rows if row.get("duplicate")] == []
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 
 from tlogs_collector.hub.peer import Peer
 from tlogs_collector.hub.rounds import MAX_TIMEOUT_S, Rounds
+from tlogs_shared.end import ENDED, End
 from tlogs_shared.origin import Origin, StreamInfo
 from tlogs_shared.protocol.clock import Moment
 
@@ -43,7 +44,7 @@ def test_a_rank_that_has_ended_is_not_waited_for() -> None:
     rounds: Rounds[str] = Rounds()
     peer = rank(0)
     begun = rounds.begin("ask", "run", [peer], NOW, 5.0)
-    peer.end("gone")
+    peer.end(End(ENDED))
     assert rounds.answered(peer, lambda _: False) == [begun]
 
 

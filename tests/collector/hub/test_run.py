@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tlogs_collector.hub.peer import Peer
 from tlogs_collector.hub.run import FOR_EVER_NS, Run
+from tlogs_shared.end import ENDED, FINISHED, KILLED, SILENT, End
 from tlogs_shared.origin import Origin, StreamInfo
 from tlogs_shared.protocol.clock import Moment
 from tlogs_shared.protocol.lease import Lease
@@ -163,7 +164,7 @@ def test_nothing_older_than_the_slowest_stream_is_still_to_come() -> None:
         run.peers[bytes([number]) * 16].low_ts = low_ts
     slow = run.peers[b"\x02" * 16]
     assert (run.horizon_ns(), run.horizon_ns([slow])) == (50, 60)
-    run.end(slow, "bye")
+    run.end(slow, End(FINISHED))
     assert run.horizon_ns() == 60
 
 
@@ -179,24 +180,26 @@ def test_whatever_a_clock_says_the_horizon_can_be_sent(offset_ns: int, low_ts: i
     ("peers", "line"),
     [
         ([], "run run: 0 ranks, 0 records, 0 dropped, 0 lost"),
-        ([{"rank": 0, "end": "bye", "records": 1}], "run run: 1 rank, 1 record, 0 dropped, 0 lost"),
+        ([{"rank": 0, "end": End(FINISHED), "records": 1}], "run run: 1 rank, 1 record, 0 dropped, 0 lost"),
         (
             [
-                {"rank": 0, "end": "bye", "head": 5, "records": 5, "dropped": {10: 2, 20: 1}},
-                {"rank": 1, "end": "gone", "head": 7, "records": 5, "lost": 1},
-                {"rank": 2, "end": "recovered"},
-                {"rank": 3},
-                {"rank": None, "end": "gone", "records": 2},
+                {"rank": 0, "end": End(FINISHED), "head": 5, "records": 5, "dropped": {10: 2, 20: 1}},
+                {"rank": 1, "end": End(SILENT), "deserted": True, "head": 7, "records": 5, "lost": 1},
+                {"rank": 2, "end": End(ENDED)},
+                {"rank": 3, "end": End(KILLED, signal="SIGKILL")},
+                {"rank": 4},
+                {"rank": None, "end": End(ENDED), "deserted": True, "records": 2},
             ],
-            "run run: 4 ranks, 12 records, 3 dropped, 3 lost; ranks 1,3 ended without a word",
+            "run run: 5 ranks, 12 records, 3 dropped, 3 lost; rank 1 ended without a word",
         ),
     ],
 )
 def test_the_closing_line_is_arithmetic_over_sequence_numbers(peers: list[dict[str, Any]], line: str) -> None:
     run = new_run()
     for number, info in enumerate(peers):
-        found = peer(number, **{name: value for name, value in info.items() if name != "records"})
+        found = peer(number, **{name: value for name, value in info.items() if name not in ("records", "deserted")})
         found.watermark = found.records = info.get("records", 0)
+        found.is_deserted = info.get("deserted", False)
         run.add(found)
     assert run.closing_line() == line
 

@@ -133,7 +133,7 @@ def test_the_end_of_a_rank_that_has_come_again_is_taken_note_of(stage: Stage) ->
     [first] = stage.ranks(1, restart_count=0, outbox="/tmp/box")
     first.die()
     [second] = stage.ranks(1, restart_count=1)
-    assert first.peer.info.end == "gone"
+    assert first.peer.state == "ended"
     assert stage.took(do.Recover) == [do.Recover(["/tmp/box"])]
     assert second.peer.is_open
 
@@ -284,7 +284,7 @@ def test_an_outbox_is_brought_into_the_run_of_its_rank_also_beside_its_next_atte
     first.log(3, 5, recovered=True)
     assert [type(x) for x in first.beat()] == [m.Beat], "who brings in an outbox has no levels"
     first.bye()
-    assert (first.peer.info.end, first.peer.lost) == ("recovered", 0)
+    assert (first.peer.state, first.peer.lost) == ("ended", 0)
     second.bye()
     assert stage.hub.closing_lines() == ["run made-up-1: 1 rank, 8 records, 0 dropped, 0 lost"]
 
@@ -301,7 +301,7 @@ def test_a_process_that_never_reached_the_collector_is_recovered_into_its_jobs_r
     late.hello(recovering=True)
     assert late.peer.run == rank.peer.run
     late.bye()
-    assert late.peer.info.end == "recovered"
+    assert late.peer.state == "ended"
 
 
 def test_a_collector_that_is_about_to_end_takes_no_new_streams(stage: Stage) -> None:

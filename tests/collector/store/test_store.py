@@ -26,6 +26,7 @@ from tlogs.reading.runs import summarize
 from tlogs_collector.store.disk import LocalDisk, Space
 from tlogs_collector.store.local.local_store import LocalStore
 from tlogs_collector.store.store import RunBusy, RunFailed, Store, StoredRun
+from tlogs_shared.end import End
 from tlogs_shared.errors import MessageError, StoreError
 from tlogs_shared.origin import Origin, StreamInfo
 from tlogs_shared.storage.batch import HEADER_BYTES, Header, Kind, seal
@@ -141,7 +142,9 @@ def test_a_restart_finds_watermarks_counts_and_what_is_known_of_streams(store: L
     writer.open()
     for _ in range(30):
         writer.put()
-    known = StreamInfo(INFO.origin, attempt=1, head=95, end="gone", dropped={10: 3})
+    known = StreamInfo(
+        INFO.origin, attempt=1, head=95, end=End("killed", signal="SIGKILL", ended_ns=7), dropped={10: 3}
+    )
     store.put_stream(RUN, A, known)
     store.close()
 

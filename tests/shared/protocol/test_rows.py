@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tlogs_shared.errors import MessageError
-from tlogs_shared.protocol.rows import RankRow, RunRow, expect
+from tlogs_shared.protocol.rows import PeerRow, RunRow, expect
 
 RUN: RunRow = {"name": "r", "created_ns": 1, "live": True, "ranks": 1, "records": 2, "dropped": 0, "lost": 0}
 
@@ -24,5 +24,5 @@ def test_what_lacks_a_key_is_not_a_row(value: Any) -> None:
 
 
 def test_keys_that_a_row_has_only_sometimes_may_be_missing() -> None:
-    assert RankRow.__required_keys__.isdisjoint({"duplicate", "outbox"})
-    assert RankRow.__required_keys__ >= {"rank", "state", "stored"}
+    assert PeerRow.__required_keys__.isdisjoint({"duplicate", "outbox"})
+    assert PeerRow.__required_keys__ >= {"rank", "state", "stored"}

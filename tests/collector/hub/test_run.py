@@ -218,5 +218,5 @@ def test_a_process_that_learns_its_rank_late_becomes_that_rank() -> None:
     run.add(early)
     assert not run.relabel(early, early.info.origin)
     assert run.relabel(early, replace(early.info.origin, rank=3))
-    run.end(early, "bye")
+    run.end(early, End(ENDED))
     assert run.attempt_of(early.info.origin) == 1, "the next process of that rank is another attempt"

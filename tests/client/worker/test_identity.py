@@ -189,7 +189,10 @@ def test_the_rank_is_what_the_launcher_says(environ: dict[str, str], found: tupl
 
 
 def test_torchruns_own_count_of_restarts_is_kept() -> None:
-    assert find_origin({**TORCHRUN, "TORCHELASTIC_RESTART_COUNT": "2"}, Origin("n1", 7)).restart_count == 2
+    found = find_origin(
+        {**TORCHRUN, "TORCHELASTIC_RESTART_COUNT": "2", "TORCHELASTIC_MAX_RESTARTS": "3"}, Origin("n1", 7)
+    )
+    assert (found.restart_count, found.max_restarts) == (2, 3)
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,12 @@ class Listener:
         """Close the sockets; what is on its way out has half a second."""
         for socket in self.sockets.values():
             socket.close(linger=500)
+        if self.path:
+            try:
+                os.unlink(os.path.basename(self.path), dir_fd=self._directory_fd)  # libzmq leaves it there
+            except FileNotFoundError:
+                pass  # its directory is removed when the user logs out
+            self.path = ""
         if self._authenticator is not None:
             self._authenticator.stop()
         # A term that found a socket open would wait for ever; it must not keep the daemon from ending.

@@ -169,6 +169,8 @@ class Lab:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.outboxes = root / "outboxes"
+        self.sockets = root / "run"
+        self.sockets.mkdir(mode=0o700)
         self._mark = uuid.uuid4().hex
         self._processes: list[Process] = []
         self._inside: list[str] = []
@@ -180,6 +182,7 @@ class Lab:
             "HOME": str(root),
             "XDG_STATE_HOME": str(root / "state"),
             "TLOGS_OUTBOX_DIR": str(self.outboxes),
+            "XDG_RUNTIME_DIR": str(self.sockets),
             LAB_VARIABLE: self._mark,
         }
 
@@ -260,11 +263,23 @@ class Lab:
         """Kill all, also those that left their group."""
         for process in self._processes:
             process.clear()
-        for pid in self.marked():
+        for pid in (*self.marked(), *self.agents()):
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
+
+    def agents(self) -> list[int]:
+        """The agents of this test that live: they have an environment of their own."""
+        directory = str(self.sockets / "tlogs").encode()
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                if directory in path.read_bytes().split(b"\0"):
+                    found.append(int(path.parent.name))
+            except OSError:
+                pass  # it has ended
+        return found
 
     def marked(self) -> list[int]:
         """The processes of this test that live, where the system says so."""

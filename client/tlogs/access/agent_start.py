@@ -212,7 +212,7 @@ def _spawn(listener: int, place: Place, environ: Mapping[str, str]) -> None:
 def _paths() -> list[str]:
     """Where tlogs and what it needs are imported from: `-I` looks in none of the program's own places."""
     found = []
-    for name in ("tlogs", "tlogs_shared", "zmq", "msgpack", "zstandard"):
+    for name in ("tlogs", "tlogs_shared", "zmq", "msgpack", "msgspec", "zstandard"):
         try:
             spec = find_spec(name)
         except ValueError:  # a program has put something of its own in its place

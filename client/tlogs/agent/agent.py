@@ -274,6 +274,7 @@ class Agent:
 
     def _ended(self, ward: Ward) -> None:
         ward.process_ended(time.time_ns())
+        self.conversations[ward.collector].link.died(ward.stream)
         if ward.counter is not None and ward.status is not None and ward.status.signal == signal.SIGKILL:
             ward.oom = self._ledger.claim(ward.counter)
 

@@ -107,6 +107,8 @@ class Conversation:
         self._settings.insert(0, ward.setting)
         self.wards[ward.stream] = ward
         self.link.add(ward.stream, ward.origin, ward, now, recovering=ward.recovering)
+        if ward.ended_ns:
+            self.link.died(ward.stream)
         self.inform(ward)
 
     def inform(self, ward: Ward) -> None:

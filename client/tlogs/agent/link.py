@@ -60,6 +60,9 @@ BYE_EVERY_S: Final = 1.0
 MAX_IN_FLIGHT: Final = 16 * 1024 * 1024
 """Bytes of all streams together: what the socket may have to keep for a collector that reads slowly."""
 
+CLOSING: Final = "closing"
+"""The code of a collector that is about to end."""
+
 MAX_ROWS: Final = 4096
 """Streams in one message."""
 
@@ -205,6 +208,11 @@ class Link:
             one.revision, one.answers, one.report = revision, answers, report
             self._unreported.add(stream)
 
+    def died(self, stream: bytes) -> None:
+        """The process of this stream has ended; what it left is still to be sent."""
+        if (one := self.streams.get(stream)) is not None:
+            one.has_died = True
+
     def end(self, stream: bytes, end: End | None) -> None:
         """Nothing more comes of this stream; *end* is how its process ended, None if it goes on without us."""
         one = self.streams[stream]
@@ -336,6 +344,10 @@ class Link:
     def _refused(self, message: Refused, now: Moment) -> list[Action]:
         actions: list[Action] = []
         for one in self._meant(message.stream):
+            if message.code == CLOSING and one.has_died and not one.recovering:
+                # A collector that is about to end takes no newcomer, but what a dead process left.
+                one.recovering = True
+                return self._wait(one, now)
             self.in_flight -= one.refuse(now.s)
             actions.append(Tell(one.stream))
         return [*actions, Complain(message.stream or None, message.code, message.text)]

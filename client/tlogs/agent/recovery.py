@@ -102,12 +102,7 @@ def _bring_in(
     agent.done = stored
     try:
         for path in paths:
-            reader = _open(path)
-            if isinstance(reader, Reader):
-                found = _begin(agent, jobs, reader, path, wish, unheard)
-            else:
-                found = Recovered(str(path), "", 0, reader) if reader else None
-            if found is not None:
+            if (found := _begin(agent, jobs, path, wish, unheard)) is not None:
                 yield found
         _wait(agent, wish.patience_s)
         yield from done
@@ -118,31 +113,44 @@ def _bring_in(
 
 
 def _begin(
-    agent: Agent, jobs: dict[bytes, _Job], reader: Reader, path: Path, wish: Wish, unheard: Mapping[str, str]
+    agent: Agent, jobs: dict[bytes, _Job], path: Path, wish: Wish, unheard: Mapping[str, str]
 ) -> Recovered | None:
     """Begin to bring in one outbox; what became of it where that is known at once."""
-    label, problem = "", ""
+    label = ""
+    try:
+        reader = open_outbox(path)
+    except FileNotFoundError:
+        return None  # somebody else has brought it in
+    except MessageError as error:
+        return Recovered(str(path), label, 0, str(error))
+    except OSError as error:
+        return Recovered(str(path), label, 0, error.strerror or str(error))
+    ward = None
     try:
         meta = reader.meta
         origin = Origin.from_map(meta.get("origin"))
-        label = origin.label
-        if _is_elsewhere(path):
-            label += " (of another container)"
+        label = f"{origin.label} (of another container)" if _is_elsewhere(path) else origin.label
         named, fixed = wish.to or str(meta.get("endpoint", "")), None
-        if wish.run not in (None, origin.run) or (wish.only is not None and not _belongs(named, origin, wish.only)):
-            problem = FOREIGN
-        elif wish.only is not None:
+        if wish.only is not None:
+            belongs = _belongs(named, origin, wish.only)
             named, fixed = str(wish.only.endpoint), wish.only
-        problem = problem or unheard.get(named, "")
+        else:
+            belongs = True
+        if not belongs or wish.run not in (None, origin.run):
+            return Recovered(str(path), label, 0, FOREIGN)
+        if problem := _take(reader, path) or unheard.get(named, ""):
+            return Recovered(str(path), label, 0, problem)
         had = reader.acknowledged
-        ward = None if problem else agent.bring_in(reader, named, wish.setting, fixed)
+        ward = agent.bring_in(reader, named, wish.setting, fixed)
     except MessageError:
-        reader.close()
-        return Recovered(str(path), "", 0, "it does not say whose it is")
-    if ward is None:
-        reader.close()
-        return Recovered(str(path), label, 0, problem) if problem else None
-    jobs[ward.stream] = _Job(str(path), label, had, ward)
+        return Recovered(str(path), label, 0, "it does not say whose it is")
+    except FileNotFoundError:
+        return None
+    finally:
+        if ward is None:
+            reader.close()
+    if ward is not None:
+        jobs[ward.stream] = _Job(str(path), label, had, ward)
     return None
 
 
@@ -177,30 +185,20 @@ def _wait(agent: Agent, patience_s: float) -> None:
             before, deadline = arrived, time.monotonic() + patience_s
 
 
-def _open(path: Path) -> Reader | str:
-    """The outbox of a dead process, sealed and taken; else why it is none, "" where it has been brought in."""
-    try:
-        reader = open_outbox(path)
-    except FileNotFoundError:
-        return ""
-    except MessageError as error:
-        return str(error)
-    except OSError as error:
-        return error.strerror or str(error)
-    problem = ""
+def _take(reader: Reader, path: Path) -> str:
+    """Take and seal the outbox of a dead process; else say why not.
+
+    Raises:
+        FileNotFoundError: somebody was quicker, and has deleted it.
+    """
     if reader.is_alive():
-        problem = CONTAINER if _is_elsewhere(path) else ALIVE
-    elif not reader.take():
-        problem = HELD
-    else:
-        try:
-            if os.path.samestat(os.fstat(reader.fd), os.lstat(path)):
-                reader.seal()
-                return reader
-        except FileNotFoundError:
-            pass  # somebody was quicker, and has deleted it
-    reader.close()
-    return problem
+        return CONTAINER if _is_elsewhere(path) else ALIVE
+    if not reader.take():
+        return HELD
+    if not os.path.samestat(os.fstat(reader.fd), os.lstat(path)):
+        raise FileNotFoundError(path)
+    reader.seal()
+    return ""
 
 
 def _is_elsewhere(path: Path) -> bool:

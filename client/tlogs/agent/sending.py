@@ -76,6 +76,7 @@ class Sending:
     answers: Mapping[int, Answer] | None = None
     report: bytes = b""
     is_labelled: bool = True
+    has_died: bool = False
     has_ended: bool = False
     end: End | None = None
     is_leaving: bool = False

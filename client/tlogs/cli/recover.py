@@ -15,7 +15,7 @@ from typing import Final
 import click
 
 from tlogs.access.discovery import find_address
-from tlogs.agent.recovery import NOT_OURS, Recovered, Wish, recover
+from tlogs.agent.recovery import HELD, NOT_OURS, Recovered, Wish, recover
 from tlogs.agent.search import find_outboxes
 from tlogs.agent.setting import Setting
 from tlogs.cli import candidates
@@ -83,10 +83,10 @@ def command(
 
 def _show(found: list[Recovered], were_named: bool, *, quiet: bool, as_json: bool) -> int:
     """Print what became of each outbox; the exit status."""
-    if not were_named:
+    if not were_named or quiet:
         found = [one for one in found if one.problem not in NOT_OURS]
     for one in found if not as_json else ():
-        if one.problem:
+        if one.problem and not (quiet and one.problem == HELD):
             click.echo(f"{one.path}: {one.problem}", err=True)
         elif one.records is None and not quiet:
             click.echo(f"{one.path}: delivered by the agent of this host")

@@ -74,7 +74,7 @@ def run(settings: Settings, listener: Listener, stop: Stop, say: Callable[[str],
             printer.end()
         recoverer.end()
         announcement.withdraw()
-    for line in hub.closing_lines():
+    for line in [*hub.last_words(), *hub.closing_lines()]:
         say(line)
     server.close_runs()
     listener.close()

@@ -10,7 +10,19 @@ from typing import Any, Final
 
 import zmq
 
-from tlogs_collector.hub.actions import Action, Append, Control, OpenRun, PutStream, Read, Recover, Say, Send, Tell
+from tlogs_collector.hub.actions import (
+    Action,
+    Append,
+    Conclude,
+    Control,
+    OpenRun,
+    PutStream,
+    Read,
+    Recover,
+    Say,
+    Send,
+    Tell,
+)
 from tlogs_collector.hub.hub import Hub
 from tlogs_collector.listener import Listener
 from tlogs_collector.stop import Stop
@@ -154,7 +166,7 @@ class Server:
     def close_runs(self) -> None:
         """Mark what ended as ended: the next daemon then does not wait for its ranks."""
         for name, run in self._hub.runs.items():
-            if run.is_open:
+            if run.is_open and not run.is_concluded:
                 self._mark_ended(name, time.time_ns())
 
     def _mark_ended(self, name: str, ended_ns: int | None) -> None:
@@ -209,6 +221,8 @@ class Server:
                         self._store.append_control(run, line)
                     except StoreError as error:
                         self._say(f"run {run}: the control journal could not be written: {error}")
+                case Conclude(run, ended_ns):
+                    self._mark_ended(run, ended_ns)
                 case Tell(connection, run, horizon_ns, live):
                     end, begun = self._store.end(run), self._begun[run]
                     news = News(

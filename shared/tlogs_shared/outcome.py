@@ -10,7 +10,7 @@ from tlogs_shared.end import ENDED, FAILED, FINISHED, KILLED, SILENT
 from tlogs_shared.origin import StreamInfo
 from tlogs_shared.rankset import RankSet
 
-__all__ = ["LIVE", "STOPPED", "UNKNOWN", "last_attempt", "newest", "outcome", "story"]
+__all__ = ["LIVE", "STOPPED", "UNKNOWN", "conclusion", "last_attempt", "newest", "outcome", "story"]
 
 LIVE: Final = "live"
 STOPPED: Final = "stopped"
@@ -83,6 +83,30 @@ def story(infos: Iterable[StreamInfo]) -> str:
         if group := [info.origin.rank or 0 for info in ranks if _how(info) == how]:
             parts.append(f"rank{'s' if len(group) > 1 else ''} {_listed(group)} {text}")
     return "; ".join(parts)
+
+
+def conclusion(infos: Sequence[StreamInfo], began_ns: int) -> str:
+    """How the run ended, after how long, and what ended it.
+
+    `FAILED after 12 min: rank 1 ValueError: loss is nan, 12:33:02; then 0, 2-3 (SIGTERM, after it)`
+    """
+    ended_ns = max((info.since_ns for info in infos if info.end is not None), default=0)
+    what = outcome(infos, live=False).upper()
+    after = f" after {_span((ended_ns - began_ns) / 1e9)}" if ended_ns >= began_ns > 0 else ""
+    why = story(infos)
+    return f"{what}{after}: {why}" if why else f"{what}{after}"
+
+
+def _span(seconds: float) -> str:
+    """A length of time as a sentence has it.
+
+    >>> _span(3.2), _span(754), _span(7500)
+    ('3 s', '12 min', '2 h 5 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(int(seconds) // 60, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 def _how(info: StreamInfo) -> str:

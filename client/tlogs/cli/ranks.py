@@ -48,6 +48,9 @@ USUAL: Final = {"EXIT": "", "ATTEMPT": "0", "INFLIGHT": "0", "DROPPED": "0", "CL
 NARROW: Final = (("LAST SAID", 20), ("HOST", 12), ("EXIT", 16), ("LAST SAID", 9), ("EXIT", 9))
 """What is cut where a line is too long, in this order and to no less than that."""
 
+SPARE: Final = ("CLOCK", "INFLIGHT", "STORED")
+"""What is left out where that is not enough."""
+
 ORDER: Final = {FAILED: 0, KILLED: 0, SILENT: 1, ENDED: 2}
 """The odd ones first, the others by rank after them."""
 
@@ -115,7 +118,7 @@ def _show(rows: Sequence[RankRow], *, everything: bool) -> None:
     folded = len(rows) > FOLD_ABOVE and not everything and sys.stdout.isatty()
     shown = [row for row in rows if _is_odd(row)][:FOLD_ABOVE] if folded else rows
     if shown:
-        show_table(HEAD, [_cells(row) for row in shown], right=HEAD_RIGHT, usual=USUAL, narrow=NARROW)
+        show_table(HEAD, [_cells(row) for row in shown], right=HEAD_RIGHT, usual=USUAL, narrow=NARROW, spare=SPARE)
     if folded:
         for state in STATES:
             group = RankSet.of(row["rank"] for row in rows if row["state"] == state)

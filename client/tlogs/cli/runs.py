@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -18,6 +19,11 @@ from tlogs.reading.run import Run
 from tlogs.reading.runs import RunSummary, summarize
 
 __all__ = ["runs"]
+
+USUAL: Final = {"DROPPED": "0", "LOST": "0", "COMMAND": ""}
+NARROW: Final = (("COMMAND", 9),)
+SPARE: Final = ("SIZE", "COMMAND")
+"""What a terminal that is too narrow goes without."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
@@ -64,31 +70,51 @@ def _show(found: Sequence[Run], *, verify: bool, as_json: bool) -> int:
         ]
         click.echo(json.dumps(rows, indent=2))
     else:
-        head = ["RUN", "START", "DURATION", "RANKS", "RECORDS", "DROPPED", "LOST", "SIZE"]
-        cells = [_cells(one) for one in summaries]
-        if verify:
-            head.append("VERIFIED")
-            cells = [[*row, "no" if notes else "yes"] for row, notes in zip(cells, faults, strict=True)]
+        head = [
+            "RUN",
+            "START",
+            "DURATION",
+            "OUTCOME",
+            "RANKS",
+            "RECORDS",
+            "DROPPED",
+            "LOST",
+            "SIZE",
+            "VERIFIED",
+            "COMMAND",
+        ]
+        verified = [("no" if notes else "yes") if verify else "" for notes in faults]
+        cells = [_cells(one, sound) for one, sound in zip(summaries, verified, strict=True)]
+        if not verify:
+            head.remove("VERIFIED")
+            cells = [[*row[:-2], row[-1]] for row in cells]
         right = "DURATION RANKS RECORDS DROPPED LOST SIZE"
-        show_table(head, cells, right=right, usual={"DROPPED": "0", "LOST": "0"})
+        show_table(head, cells, right=right, usual=USUAL, narrow=NARROW, spare=SPARE)
         for one, notes in zip(summaries, faults, strict=True):
             for note in notes:
                 click.echo(f"{one.name}: {note}")
     return int(any(faults))
 
 
-def _cells(run: RunSummary) -> list[str]:
+def _cells(run: RunSummary, verified: str) -> list[str]:
     start = (_EPOCH + timedelta(microseconds=run.start_ns // 1000)).astimezone()
     return [
-        f"{run.name} (live)" if run.live else run.name,
-        f"{start:%Y-%m-%d %H:%M:%S}" if run.start_ns else "",
+        run.name,
+        _short(start) if run.start_ns else "",
         duration((run.end_ns - run.start_ns) / 1e9),
+        run.outcome,
         str(run.ranks),
         f"{run.records:,}",
         f"{run.dropped:,}",
         f"{run.lost:,}",
         size(run.bytes),
+        verified,
+        run.command,
     ]
+
+
+def _short(start: datetime) -> str:
+    return f"{start:%m-%d %H:%M}" if start.year == datetime.now().astimezone().year else f"{start:%Y-%m-%d}"
 
 
 def _faults(run: Run) -> list[str]:

@@ -25,39 +25,57 @@ def show_table(
     right: str = "",
     usual: Mapping[str, str] = MappingProxyType({}),
     narrow: Sequence[tuple[str, int]] = (),
+    spare: Sequence[str] = (),
 ) -> None:
     """Print a table; its head is bold where colours are wanted.
 
     A terminal is narrow: there a column is left out whose cells all are what *usual* has for it, and the columns of
-    *narrow* are cut, one after the other and to no less than the width beside it, until a line fits.
+    *narrow* are cut, one after the other and to no less than the width beside it, until a line fits. Where that is not
+    enough the columns *spare* are left out, one after the other.
     """
     if sys.stdout.isatty():
         columns = [at for at, name in enumerate(head) if any(row[at] != usual.get(name) for row in rows)]
         head, rows = [head[at] for at in columns], [[row[at] for at in columns] for row in rows]
-        rows = fit(head, rows, shutil.get_terminal_size().columns, narrow)
+        head, rows = fit(head, rows, shutil.get_terminal_size().columns, narrow, spare)
     first, rest = table(head, rows, right).split("\n", 1)
     click.echo(f"{click.style(first, bold=True)}\n{rest}", nl=False)
 
 
 def fit(
-    head: Sequence[str], rows: Sequence[Sequence[str]], width: int, narrow: Sequence[tuple[str, int]]
-) -> list[list[str]]:
-    """The rows with cells of the columns *narrow* cut so that a line has *width* columns, as far as that goes.
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    width: int,
+    narrow: Sequence[tuple[str, int]],
+    spare: Sequence[str] = (),
+) -> tuple[list[str], list[list[str]]]:
+    """Head and rows whose lines have at most *width* columns, as far as that goes.
 
     >>> fit(["A", "TEXT"], [["1", "step 5 of 100"], ["2", "done"]], 11, [("TEXT", 6)])
-    [['1', 'step 5 …'], ['2', 'done']]
+    (['A', 'TEXT'], [['1', 'step 5 …'], ['2', 'done']])
+    >>> fit(["A", "B", "TEXT"], [["1", "2", "step 5 of 100"]], 11, [("TEXT", 6)], ["B"])
+    (['A', 'TEXT'], [['1', 'step 5 …']])
     """
     found = [[_printable(cell) for cell in row] for row in rows]
-    widths = [max(width_of(row[at]) for row in [list(head), *found]) for at in range(len(head))]
+    for count in range(len(spare) + 1):
+        kept = [at for at, name in enumerate(head) if name not in spare[:count]]
+        names, cells = [head[at] for at in kept], [[row[at] for at in kept] for row in found]
+        if _narrow(names, cells, width, narrow):
+            break
+    return names, cells
+
+
+def _narrow(head: Sequence[str], rows: list[list[str]], width: int, narrow: Sequence[tuple[str, int]]) -> bool:
+    """Cut cells of the columns *narrow* in place; return True if a line then fits into *width*."""
+    widths = [max(width_of(row[at]) for row in [list(head), *rows]) for at in range(len(head))]
     for name, least in narrow:
         excess = sum(widths) + 2 * (len(widths) - 1) - width
         if excess <= 0 or name not in head:
             continue
         at = head.index(name)
         widths[at] = max(widths[at] - excess, min(widths[at], least), width_of(name))
-        for row in found:
+        for row in rows:
             row[at] = _cut(row[at], widths[at])
-    return found
+    return sum(widths) + 2 * (len(widths) - 1) <= width
 
 
 def _cut(cell: str, width: int) -> str:

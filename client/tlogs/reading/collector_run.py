@@ -56,7 +56,7 @@ class CollectorRun:
         """*row* is what the collector says of the run when it is asked for its runs."""
         self.name = str(row["name"])
         self.created_ns = int(row["created_ns"])
-        self._live = bool(row["live"])
+        self._live = not row["over"]
         self._connection = connection
         self._pages: OrderedDict[Position, bytes] = OrderedDict()
 

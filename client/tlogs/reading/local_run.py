@@ -15,7 +15,15 @@ from tlogs.reading.verify import Verification
 from tlogs_shared.errors import MessageError, StoreError
 from tlogs_shared.host import is_locked
 from tlogs_shared.storage.batch import HEADER_BYTES, Header, check_payload
-from tlogs_shared.storage.layout import CONTROL_FILE, LEDGER_FILE, RUN_FILE, parse_name, parse_torn, segment_name
+from tlogs_shared.storage.layout import (
+    CONTROL_FILE,
+    LEDGER_FILE,
+    LOCK_FILE,
+    RUN_FILE,
+    parse_name,
+    parse_torn,
+    segment_name,
+)
 from tlogs_shared.storage.ledger import Ledger
 from tlogs_shared.storage.position import START, Position
 from tlogs_shared.storage.segment import FILE_HEADER_BYTES, Scan
@@ -132,7 +140,7 @@ class LocalRun:
         ledger = self._ledger()
         found = Verification(removed=sum(ledger.removed().values()), dropped_before=ledger.dropped_before)
         numbers = self.segments()
-        live = self.is_live()
+        live = self._is_held()
         end = START
         for number in numbers:
             segment = self._segment(number, renew=True)
@@ -141,8 +149,11 @@ class LocalRun:
         return found
 
     def is_live(self) -> bool:
-        """Whether a daemon has the run open now."""
-        return is_locked(self.path / "lock")
+        """Whether a daemon has the run open now, and more may come: a run that is over has its end in its metadata."""
+        return self._is_held() and "ended_ns" not in self._read_map(RUN_FILE)
+
+    def _is_held(self) -> bool:
+        return is_locked(self.path / LOCK_FILE)
 
     def control(self) -> list[dict[str, Any]]:
         """The lines of the run's control journal: who asked for which levels, when."""

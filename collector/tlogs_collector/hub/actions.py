@@ -10,7 +10,7 @@ from tlogs_shared.origin import StreamInfo
 from tlogs_shared.protocol.messages import Fetch, Message
 from tlogs_shared.storage.batch import Header
 
-__all__ = ["Action", "Append", "Control", "OpenRun", "PutStream", "Read", "Recover", "Say", "Send", "Tell"]
+__all__ = ["Action", "Append", "Conclude", "Control", "OpenRun", "PutStream", "Read", "Recover", "Say", "Send", "Tell"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,14 @@ class Control:
 
 
 @dataclass(frozen=True, slots=True)
+class Conclude:
+    """Store that a run is over since then; None: that it goes on after all."""
+
+    run: str
+    ended_ns: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Tell:
     """Send `News` to a follower, with the position up to which the run is stored."""
 
@@ -87,4 +95,4 @@ class Say:
     text: str
 
 
-Action: TypeAlias = Send | OpenRun | Append | PutStream | Control | Tell | Read | Recover | Say
+Action: TypeAlias = Send | OpenRun | Append | PutStream | Control | Conclude | Tell | Read | Recover | Say

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from tlogs_collector.hub.actions import Action, Control, OpenRun, PutStream, Say, Send
 from tlogs_collector.hub.admission import Admission
+from tlogs_collector.hub.conclusions import Conclusions
 from tlogs_collector.hub.departures import Departures
 from tlogs_collector.hub.pacing import Pacing
 from tlogs_collector.hub.peer import Peer
@@ -46,6 +47,7 @@ class Arrivals:
     admission: Admission
     departures: Departures
     pacing: Pacing
+    conclusions: Conclusions
     instance: str = ""
     """What names this life of the collector."""
     closing: bool = False
@@ -136,6 +138,7 @@ class Arrivals:
         actions.append(Send(connection, self._welcome(run, peer)))
         if not hello.recovering:
             actions.append(Send(connection, run.settings(now)))
+            actions += self.conclusions.revive(run)
         return actions
 
     def _welcome(self, run: Run, peer: Peer) -> Welcome:

@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from tlogs_collector.hub.actions import Action, Tell
-from tlogs_collector.hub.run import Run
+from tlogs_collector.hub.run import FOR_EVER_NS, Run
 from tlogs_collector.hub.runs import Runs
 from tlogs_shared.protocol.clock import Moment
 
 __all__ = ["Followers"]
 
 EVERY_RUN: Final = "*"
+
+STEP_NS: Final = 250_000_000
+"""So often followers are told that nothing has come."""
 
 
 class _State(NamedTuple):
@@ -69,4 +72,8 @@ class Followers:
 
 def _state(run: Run, now: Moment) -> _State:
     late = [peer for peer in run.speaking.values() if peer.is_late(now.s, run.period_s)]
-    return _State(run.taken, run.horizon_ns(late), run.is_live)
+    horizon_ns = run.horizon_ns(late)
+    if horizon_ns == FOR_EVER_NS and not run.is_concluded:
+        # Nobody speaks, and somebody may again, whose records are not to be taken for late ones.
+        horizon_ns = now.ns - now.ns % STEP_NS
+    return _State(run.taken, horizon_ns, not run.is_concluded)

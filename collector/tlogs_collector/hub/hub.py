@@ -11,6 +11,7 @@ outcome as further events. The hub itself handles what streams send; its parts, 
 - `Followers`: who is told about new records.
 - `Pacing`: how often ranks report and how much they may send.
 - `Departures`: streams that end.
+- `Conclusions`: runs that are over.
 - `Arrivals`: streams that say hello.
 - `Questions`: operators.
 
@@ -28,6 +29,7 @@ from tlogs_collector.hub.actions import Action, Append, PutStream, Say, Send
 from tlogs_collector.hub.admission import Admission, Connection
 from tlogs_collector.hub.arrivals import Arrivals, Stored
 from tlogs_collector.hub.changes import Changes
+from tlogs_collector.hub.conclusions import Conclusions
 from tlogs_collector.hub.departures import Departures
 from tlogs_collector.hub.followers import Followers
 from tlogs_collector.hub.pacing import AGE_S, PERIOD_S, Pacing
@@ -84,6 +86,7 @@ class Hub:
     followers: Followers = field(init=False)
     pacing: Pacing = field(init=False)
     departures: Departures = field(init=False)
+    conclusions: Conclusions = field(init=False)
     arrivals: Arrivals = field(init=False)
     questions: Questions = field(init=False)
     _swept_s: float = 0.0
@@ -102,7 +105,10 @@ class Hub:
         self.followers = Followers(runs)
         self.pacing = Pacing(self.admission, self.followers)
         self.departures = Departures(runs, self.admission, self.changes)
-        self.arrivals = Arrivals(runs, self.admission, self.departures, self.pacing, self.instance)
+        self.conclusions = Conclusions()
+        self.arrivals = Arrivals(
+            runs, self.admission, self.departures, self.pacing, self.conclusions, instance=self.instance
+        )
         self.questions = Questions(runs, self.admission, self.changes, self.followers, self.instance)
 
     @property
@@ -263,12 +269,14 @@ class Hub:
         self._now_s = now.s
         actions: list[Action] = []
         for run in self.runs.values():
-            if not run.live:
-                continue
-            self.pacing.adjust(run)
-            if now.s >= run.look_due_s:
-                run.look_due_s = now.s + run.period_s / LOOKS_PER_PERIOD
-                actions += self.departures.look(run, max(run.period_s, PERIOD_S), now)
+            if run.live:
+                self.pacing.adjust(run)
+                if now.s >= run.look_due_s:
+                    period_s = max(run.period_s, PERIOD_S)
+                    run.look_due_s = now.s + period_s / LOOKS_PER_PERIOD
+                    actions += self.departures.look(run, period_s, now)
+            if run.is_open:
+                actions += self.conclusions.look(run, now)
         if now.s - self._swept_s >= SWEEP_S:
             self._swept_s = now.s
             for connection in self.admission.stale(now.s, self.questions.is_waiting):
@@ -292,7 +300,14 @@ class Hub:
 
     def closing_lines(self) -> list[str]:
         """One line a run, in the order in which they began."""
-        return [run.closing_line() for run in sorted(self.runs.values(), key=lambda run: run.created_ns) if run.peers]
+        return [run.closing_line() for run in self._begun()]
+
+    def last_words(self) -> list[str]:
+        """Runs that have not ended, and how those did of which that has not been said yet."""
+        return [text for run in self._begun() if (text := self.conclusions.at_the_end(run)) is not None]
+
+    def _begun(self) -> list[Run]:
+        return sorted((run for run in self.runs.values() if run.peers), key=lambda run: run.created_ns)
 
 
 def _unknown(connection: bytes, stream: bytes) -> list[Action]:

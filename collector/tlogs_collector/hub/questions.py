@@ -93,7 +93,8 @@ def _run_row(run: Run) -> RunRow:
     return RunRow(
         name=run.name,
         created_ns=run.created_ns,
-        live=run.is_live,
+        live=run.has_live_rank,
+        over=run.is_concluded,
         ranks=run.rank_count,
         records=sum(peer.records for peer in peers),
         dropped=sum(peer.dropped for peer in peers),

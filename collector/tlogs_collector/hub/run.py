@@ -43,6 +43,10 @@ class Run:
     period_s: float = 1.0
     age_s: float = 0.02
     look_due_s: float = 0.0
+    ended_s: float | None = None
+    """Since when no rank is live, None while one is."""
+    is_concluded: bool = False
+    """Whether the run is over, and that has been said."""
     stalled: str = ""
     """Why the store takes nothing at present, "" while it does."""
     taken: int = 0
@@ -123,6 +127,17 @@ class Run:
     def is_live(self) -> bool:
         """Whether something may still come."""
         return self.live > 0
+
+    @property
+    def has_live_rank(self) -> bool:
+        """Whether a rank may still speak; where there are only other processes, whether one of those may."""
+        speaking = self.speaking.values()
+        return any(peer.is_rank for peer in speaking) if self._by_rank else bool(speaking)
+
+    @property
+    def last_end_ns(self) -> int:
+        """When the last of its processes ended; 0 where that is not known."""
+        return max((peer.info.since_ns for peer in self.peers.values() if not peer.is_open), default=0)
 
     @property
     def is_over(self) -> bool:
@@ -286,17 +301,21 @@ class Run:
 
     # The end.
 
-    def closing_line(self) -> str:
-        """What the daemon says of this run at its end; arithmetic over sequence numbers."""
+    def counts(self) -> str:
+        """Ranks and records of this run; arithmetic over sequence numbers."""
         peers = self.peers.values()
         ranks = self.rank_count
         dropped = sum(peer.dropped for peer in peers)
         lost = sum(peer.lost for peer in peers)
         records = sum(peer.records for peer in peers)
-        line = (
-            f"run {self.name}: {ranks} rank{'s' if ranks != 1 else ''}, {records} record{'s' if records != 1 else ''}, "
+        return (
+            f"{ranks} rank{'s' if ranks != 1 else ''}, {records} record{'s' if records != 1 else ''}, "
             f"{dropped} dropped, {lost} lost"
         )
+
+    def closing_line(self) -> str:
+        """What the daemon says of this run at its own end."""
+        line = f"run {self.name}: {self.counts()}"
         wordless = RankSet.of(peer.rank for peer in self.ranks() if peer.is_deserted and peer.rank is not None)
         if wordless:
             line += f"; rank{'s' if len(wordless) > 1 else ''} {wordless} ended without a word"

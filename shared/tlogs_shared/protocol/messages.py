@@ -292,8 +292,9 @@ class Follow(Fields, frozen=True):
 class News(Fields, frozen=True):
     """Collector: `run` is stored up to `offset` in `segment`; nothing older than `horizon_ns` is still to come.
 
-    `live` is False once no rank of the run can still speak; `closing` is True when the daemon ends and this is the
-    last word. The run was stored up to `begin_offset` in `begin_segment` when this daemon began to write it.
+    `live` is False once the run is over: all ranks have ended, what they left is stored, and no restart is expected.
+    `closing` is True when the daemon ends and this is the last word. The run was stored up to
+    `begin_offset` in `begin_segment` when this daemon began to write it.
     """
 
     run: str

@@ -28,11 +28,12 @@ __all__ = [
 
 
 class RunRow(TypedDict):
-    """A run that this collector stores."""
+    """A run that this collector stores; `live` while a rank is, `over` once none is expected any more."""
 
     name: str
     created_ns: int
     live: bool
+    over: bool
     ranks: int
     records: int
     dropped: int

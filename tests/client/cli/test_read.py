@@ -219,16 +219,20 @@ def test_runs_are_listed_live_ones_first(run: Any, new_run: NewRun, tlogs: Tlogs
         status, out, _ = tlogs("runs")
     lines = out.splitlines()
     assert status == 0
-    assert lines[0].split() == ["RUN", "START", "DURATION", "RANKS", "RECORDS", "DROPPED", "LOST", "SIZE"]
-    assert lines[1].startswith("run1 (live)  ")
-    assert lines[2].startswith("newer        ")
+    assert lines[0].split() == [
+        "RUN", "START", "DURATION", "OUTCOME", "RANKS", "RECORDS", "DROPPED", "LOST", "SIZE", "COMMAND",
+    ]  # fmt: skip
+    assert [(line.split()[0], line.split()[3]) for line in lines[1:]] == [("run1", "live"), ("newer", "unknown")]
     assert lines[1].split()[-6:-2] == ["2", "5", "0", "0"]
     assert [row["name"] for row in json.loads(tlogs("runs", "--run", "new", "--json")[1])] == ["newer"]
     assert tlogs("runs", "--run", "nope")[0] == 2
     assert tlogs("runs", "--color", "always")[1].startswith("\x1b[1mRUN")
     rows = json.loads(tlogs("runs", "--json")[1])
     assert [row["name"] for row in rows] == ["newer", "run1"]
-    assert rows[1]["records"] == 5
+    assert (rows[1]["records"], rows[1]["outcome"]) == (5, "unknown")
+    assert list(rows[1]) == [
+        "name", "start", "end", "outcome", "command", "ranks", "records", "dropped", "lost", "bytes",
+    ]  # fmt: skip
 
 
 def test_verify_counts_again_and_finds_damage(run: Any, tlogs: Tlogs) -> None:

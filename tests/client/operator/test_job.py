@@ -158,7 +158,7 @@ def test_ranks_are_rows() -> None:
     ("run", "rows", "text"),
     [
         (None, [], "no run has begun yet at tcp://node0:5655"),
-        ("x", [{"name": "run1", "live": True, "created_ns": 1}], "no run 'x' at tcp://node0:5655; there is: run1"),
+        ("x", [{"name": "run1", "over": False, "created_ns": 1}], "no run 'x' at tcp://node0:5655; there is: run1"),
     ],
 )
 def test_there_is_nothing_to_tail_before_a_run_has_begun(run: str | None, rows: list[Any], text: str) -> None:
@@ -170,7 +170,7 @@ class Tailed(Asked):
     """A collector with one live run. It is killed, and after a keep-alive it answers again, if at all."""
 
     def __init__(self, *, returns: bool) -> None:
-        super().__init__(runs=[{"name": "run1", "live": True, "created_ns": 1}])
+        super().__init__(runs=[{"name": "run1", "over": False, "created_ns": 1}])
         self.returns = returns
         self.is_back = False
 

@@ -76,7 +76,7 @@ def environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 
 def row(name: str, *, live: bool = True, created_ns: int = 1) -> RunRow:
-    return RunRow(name=name, created_ns=created_ns, live=live, ranks=0, records=0, dropped=0, lost=0)
+    return RunRow(name=name, created_ns=created_ns, live=live, over=not live, ranks=0, records=0, dropped=0, lost=0)
 
 
 def announce(directory: Path, state: Path, *, here: bool = True) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 
 from tlogs.reading.local_run import LocalRun
 from tlogs.reading.runs import summarize
-from tlogs_shared.end import ENDED, FINISHED, End
+from tlogs_shared.end import ENDED, FAILED, FINISHED, End
 
+START_NS = 1_700_000_000_000_000_000
 NewRun = Callable[..., Any]
 
 
@@ -28,7 +29,8 @@ def test_a_run_at_a_glance(new_run: NewRun) -> None:
         3,
     )
     assert found.asdict()["start"] == "2023-11-14T22:13:20.000000000Z"
-    assert found.asdict()["duration_s"] == 0.501
+    assert found.asdict()["end"] == "2023-11-14T22:13:20.501000000Z"
+    assert (found.outcome, found.command) == ("finished", "")
     assert found.bytes == sum(path.stat().st_size for path in run.path.iterdir())
 
 
@@ -42,3 +44,18 @@ def test_a_stream_is_known_by_its_last_description_that_can_be_read(new_run: New
     segment.write_bytes(data)
     found = summarize(LocalRun(run.path))
     assert (found.ranks, found.records) == (1, 1)
+
+
+def test_a_run_is_live_only_while_a_rank_is(new_run: NewRun) -> None:
+    """Also where its daemon still has it open, and a helper or launcher speaks."""
+    run = new_run()
+    run.stream(0, command="train.py --lr 0.1")
+    run.stream(0, 77, helper="DataLoader0", command="-c worker")
+    run.stream(None, command="torchrun train.py")
+    with run.live():
+        found = summarize(LocalRun(run.path))
+        assert (found.live, found.asdict()["end"], found.command) == (True, None, "train.py --lr 0.1")
+        run.stream(0, end=End(FAILED, code=3, ended_ns=START_NS + 10**9))
+        found = summarize(LocalRun(run.path))
+        assert (found.live, found.outcome) == (False, "failed")
+        assert found.asdict()["end"] == "2023-11-14T22:13:21.000000000Z"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.collector.conftest import Stage
 
 from tlogs_collector.hub import actions as do
+from tlogs_shared.end import End
 from tlogs_shared.protocol import messages as m
 
 
@@ -37,14 +38,30 @@ def test_a_follower_is_told_what_is_new_and_nothing_twice(stage: Stage) -> None:
 def test_what_is_brought_in_after_a_run_is_over_is_news(stage: Stage) -> None:
     [rank] = stage.ranks(1)
     follow(stage, None)
-    rank.hello(recovering=True)
+    rank.bye()
     stage.wait(0.1)
     assert [live for _, _, live in told(stage)] == [False]
     stage.wait(1.0)
     assert told(stage) == []
+    rank.hello(recovering=True)
     rank.log(0, 3, recovered=True)
     stage.wait(0.1)
     assert [live for _, _, live in told(stage)] == [False]
+
+
+def test_a_run_that_may_be_started_again_is_followed_on(stage: Stage) -> None:
+    """Nothing older than now is still to come, but what comes then is in its order again."""
+    [rank] = stage.ranks(1, restart_count=0, max_restarts=3)
+    follow(stage, None)
+    rank.bye(end=End("failed", code=1))
+    stage.wait(0.1)
+    [tell] = stage.took(do.Tell)
+    assert (tell.live, tell.horizon_ns) == (True, 10**18)
+    [again] = stage.ranks(1, restart_count=1, max_restarts=3)
+    again.beat(low_ts=10**18 + 5)
+    stage.wait(0.3)
+    [tell] = stage.took(do.Tell)
+    assert (tell.live, tell.horizon_ns) == (True, 10**18 + 5)
 
 
 def test_a_late_rank_does_not_hold_the_others_records_back(stage: Stage) -> None:

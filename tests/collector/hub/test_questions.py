@@ -127,7 +127,9 @@ def test_a_run_is_shown_with_its_counts(stage: Stage) -> None:
     [row] = ask(stage, "runs").data
     began = row.pop("created_ns")
     assert began == 10**18
-    assert row == {"name": "made-up-1", "live": True, "ranks": 2, "records": 5, "dropped": 2, "lost": 3}
+    assert row == {
+        "name": "made-up-1", "live": True, "over": False, "ranks": 2, "records": 5, "dropped": 2, "lost": 3
+    }  # fmt: skip
 
 
 def test_the_same_report_of_many_ranks_is_told_once(stage: Stage) -> None:

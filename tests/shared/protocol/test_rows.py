@@ -9,7 +9,9 @@ import pytest
 from tlogs_shared.errors import MessageError
 from tlogs_shared.protocol.rows import PeerRow, RunRow, expect
 
-RUN: RunRow = {"name": "r", "created_ns": 1, "live": True, "ranks": 1, "records": 2, "dropped": 0, "lost": 0}
+RUN: RunRow = {
+    "name": "r", "created_ns": 1, "live": True, "over": False, "ranks": 1, "records": 2, "dropped": 0, "lost": 0
+}  # fmt: skip
 
 
 def test_a_row_may_have_more_keys_than_are_known_here() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Final
 
@@ -85,7 +85,7 @@ def story(infos: Iterable[StreamInfo]) -> str:
     return "; ".join(parts)
 
 
-def conclusion(infos: Sequence[StreamInfo], began_ns: int) -> str:
+def conclusion(infos: Collection[StreamInfo], began_ns: int) -> str:
     """How the run ended, after how long, and what ended it.
 
     `FAILED after 12 min: rank 1 ValueError: loss is nan, 12:33:02; then 0, 2-3 (SIGTERM, after it)`

@@ -26,12 +26,14 @@ from tlogs.reading.cursor import Cursor, filter_for
 from tlogs.reading.entry import Entry
 from tlogs.reading.filters import FilterOptions
 from tlogs.reading.fold import Fold
+from tlogs.reading.follow import Follow
 from tlogs.reading.follow import follow as follow_runs
 from tlogs.reading.library import Libraries, Library
 from tlogs.reading.run import Run
 from tlogs.reading.subscription import EVERY_RUN
 from tlogs_shared.errors import ConfigError
 from tlogs_shared.host import is_running
+from tlogs_shared.outcome import conclusion, newest
 
 __all__ = ["cat", "tail"]
 
@@ -40,6 +42,11 @@ _COLLECT_AFTER: Final = 100_000
 _NUMBER: Final = re.compile(r"-\d+", re.ASCII)
 _PAUSE_S: Final = 0.2
 """A person does not notice that a run began so much earlier."""
+
+_HINT_S: Final = 10.0
+
+_GAVE_UP: Final = 3
+"""The exit status of a tail whose collector is gone."""
 
 
 class Printer:
@@ -102,17 +109,56 @@ def _libraries(options: Mapping[str, Any]) -> Libraries:
     return Libraries(options["directory"], options["collector"], options["secret_file"])
 
 
+def _say(text: str) -> None:
+    print(f"tlogs: {text}", file=sys.stderr, flush=True)
+
+
 class _Pause:
-    """Waits for a run to begin, and says so once."""
+    """Waits for a run to begin, and says so once; after a while also what may keep it from beginning."""
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self._clock = clock
+        self._sleep = sleep
+        self._due = [(0.0, self._wait), (_HINT_S, self._hint)]
+        self._since = clock()
+
+    def __call__(self, where: str, last: Run | None) -> None:
+        if self._due and self._clock() - self._since >= self._due[0][0]:
+            _, say = self._due.pop(0)
+            say(where, last)
+        self._sleep(_PAUSE_S)
+
+    def _wait(self, where: str, last: Run | None) -> None:
+        before = "" if last is None else f"; the last one: tlogs tail {last.name}"
+        _say(f"waiting for the next run {where}{before}")
+
+    def _hint(self, where: str, last: Run | None) -> None:
+        _say(
+            "no rank has connected yet: each calls tlogs.init(), and TLOGS_COLLECTOR names this collector where they "
+            "run; to see what a worker would use, run there: tlogs check"
+        )
+
+
+class _Attempts:
+    """Says between two attempts of a run that the next one begins."""
 
     def __init__(self) -> None:
-        self._said = False
+        self._newest: int | None = None
 
-    def __call__(self, where: str) -> None:
-        if not self._said:
-            print(f"tlogs: waiting for a run {where}", file=sys.stderr)
-            self._said = True
-        time.sleep(_PAUSE_S)
+    def split(self, entries: list[Entry]) -> Iterator[list[Entry]]:
+        """The entries, cut where the first record of a newer attempt is; that is said before the part is taken."""
+        begin = 0
+        for at, entry in enumerate(entries):
+            attempt = entry[3].info.attempt
+            if self._newest is None or attempt <= self._newest:
+                self._newest = attempt if self._newest is None else self._newest
+                continue
+            yield entries[begin:at]
+            begin, self._newest = at, attempt
+            _say(f"attempt {attempt} begins")
+        yield entries[begin:]
 
 
 def _first(lists: Iterable[list[Entry]], count: int | None) -> Iterator[list[Entry]]:
@@ -181,10 +227,11 @@ def cat(count: int | None, exit_code: bool, run: str | None, run_option: str | N
 @click.option("--pid", type=int, metavar="PID", help="With --run '*': end when this process ends.")
 @exit_code_option
 def tail(count: int, follow: bool, exit_code: bool, run: str | None, run_option: str | None, **options: Any) -> int:
-    """Print the last records of RUN, then new ones while it is live.
+    """Print the last records of RUN, then new ones until it is over.
 
-    RUN is a name or the beginning of one, a path, latest (the default), or latest~1 for the one before. Without RUN and
-    without a run, tail waits for the first. --run '*' follows every run of the collector.
+    RUN is a name or the beginning of one, a path, latest, or latest~1 for the one before. Without RUN it is the newest
+    live run, else the next one, which tail waits for. --run '*' follows every run of the collector. The exit status is
+    3 if the collector went away for good.
 
     \b
     Examples:
@@ -199,14 +246,44 @@ def tail(count: int, follow: bool, exit_code: bool, run: str | None, run_option:
         if name == EVERY_RUN:
             library, found = libraries.of_collector(), None
         else:
-            library, found = libraries.find(name, pause=_Pause() if follow else None)
+            library, found = libraries.find_next(_Pause()) if follow and name is None else libraries.find(name)
         if found is not None and not follow:
             printer.show(Cursor(found, filter_for(found, _filters(options))).last(count))
-        else:
-            pid = options["pid"]
-            for entries, until in follow_runs(
-                library, found, _filters(options), count, is_over=lambda: pid is not None and not is_running(pid)
-            ):
-                printer.show(entries, until)
-    printer.end()
+            printer.end()
+            return int(exit_code and printer.printed > 0)
+        pid = options["pid"]
+        shown = follow_runs(
+            library,
+            found,
+            _filters(options),
+            count,
+            is_over=lambda: pid is not None and not is_running(pid),
+            say=_say if found is not None else lambda text: None,
+        )
+        attempts = _Attempts()
+        for entries, until in shown:
+            for part in attempts.split(entries) if found is not None else [entries]:
+                printer.show(part, until)
+        printer.end()
+        if found is not None:
+            _say(_ending(found, shown))
+            if shown.is_abandoned and _running(shown):
+                return _GAVE_UP
     return int(exit_code and printer.printed > 0)
+
+
+def _running(shown: Follow) -> int:
+    """How many ranks have not ended, as far as that was told."""
+    return sum(info.end is None for info in newest(shown.streams))
+
+
+def _ending(run: Run, shown: Follow) -> str:
+    """One line: how the run ended or, where that is not known yet, what became of its collector."""
+    if shown.is_abandoned and (running := _running(shown)):
+        gone = "does not answer any more; given up" if shown.gave_up else "has ended"
+        were, they = ("ranks were", "they keep their") if running > 1 else ("rank was", "it keeps its")
+        return (
+            f"run {run.name}: its collector {gone}; {running} {were} still running, and {they} records until a "
+            "collector is back"
+        )
+    return f"run {run.name}: {conclusion(shown.streams, run.created_ns)}"

@@ -17,6 +17,7 @@ from tlogs.access.discovery import Address, find_address, find_live
 from tlogs.reading.collector_run import CollectorRun, Connection
 from tlogs.reading.local_run import LocalRun
 from tlogs.reading.run import Run
+from tlogs.reading.runs import summarize
 from tlogs.reading.subscription import EVERY_RUN, CollectorSubscription, PollingSubscription, Subscription
 from tlogs_shared.errors import CollectorUnavailable, ConfigError, ProtocolError, StoreError
 from tlogs_shared.protocol.notice import FILE_NAME
@@ -171,17 +172,15 @@ class Libraries:
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
 
-    def find(self, run: str | None, *, pause: Callable[[str], None] | None = None) -> tuple[Library, Run]:
+    def find(self, run: str | None) -> tuple[Library, Run]:
         """The run that *run* means, and its library; None is the newest live run, else the newest.
-
-        Where no run has begun, *pause* is called with the place that is looked at, again and again until one has.
 
         Raises:
             ConfigError: there is no such run.
             CollectorUnavailable: the collector that was named does not answer.
         """
         if self._collector is not None:
-            return _begun(self.of_collector(), run, pause)
+            return _opened(self.of_collector(), run)
         here = LocalLibrary(self._directory or directory_of_runs(self._environ), self._writer)
         if self._directory is not None or (run is not None and (os.sep in run or _has(here, run))):
             return here, here.open(run or "latest")
@@ -190,7 +189,7 @@ class Libraries:
             return here, stored[0]
         # Nothing is live in this directory; perhaps a collector is at work in another one, or elsewhere.
         try:
-            library, found = _begun(self.of_collector(), run, pause)
+            library, found = _opened(self.of_collector(), run)
         except (CollectorUnavailable, ProtocolError, ConfigError) as error:
             if stored:
                 return here, here.open(run or "latest")
@@ -198,6 +197,45 @@ class Libraries:
                 raise ConfigError(f"no runs {here.where}, and {error}; --dir says where runs are") from None
             raise
         return (here, stored[0]) if stored and run is None and not found.is_live() else (library, found)
+
+    def find_next(self, pause: Callable[[str, Run | None], None]) -> tuple[Library, Run]:
+        """The newest run with a live rank, else the next one that begins.
+
+        Until there is one *pause* is called again and again, with the place that is looked at and the last run there.
+
+        Raises:
+            ConfigError: there are neither runs nor a collector.
+            CollectorUnavailable: the collector that was named does not answer.
+        """
+        libraries = self._places()
+        known = {(library.where, run.name) for library in libraries for run in library.runs()}
+        while True:
+            for library in libraries:
+                for run in library.runs():
+                    if (run.is_live() and summarize(run).live) or (library.where, run.name) not in known:
+                        return library, run
+            last = next((run for library in libraries for run in library.runs()), None)
+            pause(libraries[-1].where, last)
+            try:
+                libraries = self._places()
+            except (CollectorUnavailable, ProtocolError, ConfigError):
+                pass  # it was there, and may be started again
+
+    def _places(self) -> list[Library]:
+        """Where the next run may begin: in the directory that is named or the usual one, and with a collector."""
+        if self._collector is not None:
+            return [self.of_collector()]
+        here = LocalLibrary(self._directory or directory_of_runs(self._environ), self._writer)
+        if self._directory is not None:
+            return [here]
+        try:
+            return [here, self.of_collector()]
+        except (CollectorUnavailable, ProtocolError, ConfigError) as error:
+            if here.runs():
+                return [here]
+            if isinstance(error, CollectorUnavailable):
+                raise ConfigError(f"no runs {here.where}, and {error}; --dir says where runs are") from None
+            raise
 
     def meant(self) -> Library:
         """The library that the options name; where none is named, that of a collector if there are no runs here.
@@ -302,12 +340,5 @@ def _has(library: Library, run: str) -> bool:
     return True
 
 
-def _begun(library: Library, run: str | None, pause: Callable[[str], None] | None) -> tuple[Library, Run]:
-    """The run that *run* means, once there is one; raises as `Library.open`."""
-    while True:
-        try:
-            return library, library.open(run or "latest")
-        except ConfigError:
-            if pause is None or run is not None or library.runs():
-                raise
-        pause(library.where)
+def _opened(library: Library, run: str | None) -> tuple[Library, Run]:
+    return library, library.open(run or "latest")

@@ -28,6 +28,10 @@ class Subscription(Protocol):
     def hold_s(self) -> float:
         """How long a record may be held back for older ones of other ranks."""
 
+    @property
+    def is_away(self) -> bool:
+        """Whether the collector does not answer at present; the last word then is that it stayed away."""
+
     def wait(self, timeout: float, /) -> News | None:
         """Block until there is news; return None after *timeout* seconds without."""
 
@@ -43,6 +47,7 @@ class CollectorSubscription:
         self._run = run
         self._clock = clock
         self._asked = self._heard = clock()
+        self.is_away = False
         connection.follow(run)
 
     def wait(self, timeout: float, /) -> News | None:
@@ -53,10 +58,11 @@ class CollectorSubscription:
                 self._asked = self._clock()
                 self._connection.keep_alive()
                 self._heard = self._asked
+                self.is_away = False
         except CollectorUnavailable:
-            news = None
+            news, self.is_away = None, True
         if news is not None:
-            self._heard = self._clock()
+            self._heard, self.is_away = self._clock(), False
         elif self._clock() - self._heard > _GONE_S:
             return News(self._run, 0, 0, 0, live=False, closing=True)
         return news
@@ -66,6 +72,7 @@ class PollingSubscription:
     """A run that is looked at every now and then, as nobody says what is still to come."""
 
     hold_s = 0.5
+    is_away = False
 
     def __init__(self, run: Run, period_s: float = 0.1, sleep: Callable[[float], None] = time.sleep) -> None:
         self._run = run

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,10 @@ import pytest
 from tests.limits import scaled
 
 from tlogs.cli import COMMANDS, LazyGroup, cli, main
+from tlogs.cli.read import _Pause
+from tlogs.reading.local_run import LocalRun
+from tlogs_shared.end import End
+from tlogs_shared.origin import Origin, StreamInfo
 
 NewRun = Callable[..., Any]
 START = "1114 22:13:20"
@@ -77,7 +81,9 @@ def test_cat_prints_all_records_in_order_each_line_with_its_rank(run: Any, tlogs
     )
 
 
-@pytest.mark.parametrize("arguments", [["-2", "--no-follow"], ["-n", "2", "-f"], ["-2", "--follow"], ["-2"]])
+@pytest.mark.parametrize(
+    "arguments", [["-2", "--no-follow"], ["run1", "-n", "2", "-f"], ["latest", "-2", "--follow"], ["run", "-2"]]
+)
 def test_tail_takes_what_the_systems_tail_takes(run: Any, tlogs: Tlogs, arguments: list[str]) -> None:
     """The run is over, so following it ends at once."""
     status, out, _ = tlogs("tail", *arguments)
@@ -132,10 +138,83 @@ def test_options_are_accepted_with_underscores(run: Any, tlogs: Tlogs) -> None:
 
 
 def test_tail_prints_the_last_records_and_ends_where_the_run_has_ended(run: Any, tlogs: Tlogs) -> None:
-    for arguments in (["--no-follow"], ["--follow"], []):
+    for arguments in (["--no-follow"], ["--follow", "latest"], ["run1"]):
         assert messages(tlogs("tail", "-n", "2", *arguments)[1]) == ["step 1", "loss", "is nan"]
     assert tlogs("tail", "-n", "0", "--no-follow")[1] == ""
-    assert len(messages(tlogs("tail", "-n", "all")[1])) == 6
+    assert len(messages(tlogs("tail", "-n", "all", "run1")[1])) == 6
+
+
+def test_tail_ends_with_one_line_that_says_how_the_run_ended(new_run: NewRun, tlogs: Tlogs) -> None:
+    run = new_run()
+    ended_ns = 1_700_000_000_000_000_000 + 754 * 10**9
+    end = End("failed", exception="ValueError: loss is nan", ended_ns=ended_ns)
+    run.batch(run.stream(0, end=end), (0, "hello"))
+    status, out, error = tlogs("tail", "run1")
+    assert (status, messages(out)) == (0, ["hello"])
+    line = "tlogs: run run1: FAILED after 12 min: rank 0 ValueError: loss is nan, "
+    assert (error.startswith(line), error.count("\n")) == (True, 1)
+
+
+def test_between_two_attempts_tail_says_so(new_run: NewRun, tlogs: Tlogs) -> None:
+    run = new_run()
+    run.batch(run.stream(0, 1, attempt=0), (0, "a"), (5, "b"))
+    run.batch(run.stream(0, 2, attempt=1), (6, "c"))
+    run.batch(run.stream(1, 3, attempt=1), (7, "d"))
+    _, out, error = tlogs("tail", "run1")
+    assert messages(out) == ["a", "b", "c", "d"]
+    assert error.splitlines()[0] == "tlogs: attempt 1 begins"
+    assert len(error.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("gave_up", "ends", "status", "text"),
+    [
+        (
+            True,
+            [None, None],
+            3,
+            "its collector does not answer any more; given up; 2 ranks were still running, and they",
+        ),
+        (False, [None, End("finished")], 3, "its collector has ended; 1 rank was still running, and it keeps its"),
+        (False, [End("finished")], 0, "FINISHED"),
+    ],
+)
+def test_a_tail_whose_collector_went_away_says_what_became_of_the_ranks(
+    run: Any,
+    tlogs: Tlogs,
+    monkeypatch: pytest.MonkeyPatch,
+    gave_up: bool,
+    ends: Sequence[End | None],
+    status: int,
+    text: str,
+) -> None:
+    class Shown(list[Any]):
+        is_abandoned = True
+
+        def __init__(self) -> None:
+            self.gave_up = gave_up
+            self.streams = [StreamInfo(Origin("n1", 7, rank=rank), end=end) for rank, end in enumerate(ends)]
+
+    monkeypatch.setattr("tlogs.cli.read.follow_runs", lambda *_, **__: Shown())
+    found, _, error = tlogs("tail", "run1")
+    assert (found, error.startswith(f"tlogs: run run1: {text}")) == (status, True)
+
+
+def test_who_waits_for_a_run_is_told_so_and_after_a_while_what_to_check(
+    run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    pause = _Pause(lambda: now[0], sleep)
+    for _ in range(100):
+        pause("in here", LocalRun(run.path))
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "tlogs: waiting for the next run in here; the last one: tlogs tail run1"
+    assert "tlogs.init()" in second
+    assert "TLOGS_COLLECTOR" in second
 
 
 def test_exit_code_makes_a_check_of_a_reader(run: Any, tlogs: Tlogs) -> None:

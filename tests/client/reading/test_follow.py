@@ -14,6 +14,7 @@ from tlogs.reading.entry import Entry
 from tlogs.reading.follow import Following, follow
 from tlogs.reading.local_run import LocalRun
 from tlogs.reading.run import Run
+from tlogs_shared.end import End
 from tlogs_shared.errors import CollectorUnavailable, ConfigError
 from tlogs_shared.protocol.messages import News
 from tlogs_shared.storage.batch import Header
@@ -145,6 +146,7 @@ class Library:
         self.where = f"in {directory}"
         self.said = list(said)
         self.hold_s = 2.0
+        self.is_away = False
         self.refused: list[str] = []
 
     def runs(self) -> list[LocalRun]:
@@ -211,6 +213,32 @@ def test_a_collector_that_is_away_for_a_moment_is_asked_again(new_run: NewRun, m
 
     monkeypatch.setattr(source, "frames", frames)
     assert [text for entries, _ in found for text in texts(entries)] == ["b"]
+
+
+def test_what_became_of_the_run_is_known_at_the_end(new_run: NewRun) -> None:
+    run = new_run()
+    run.stream(0, end=End("finished"))
+    found = follow(Library(run.path.parent, news(1), news(2, live=False)), LocalRun(run.path), {})
+    assert list(found)
+    assert (found.has_ended, found.is_abandoned, found.gave_up) == (True, False, False)
+    assert [info.end for info in found.streams] == [End("finished")]
+    every = follow(Library(run.path.parent, news(1), news(2, closing=True)), None, {})
+    assert list(every)
+    assert list(every.streams) == []
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_a_collector_that_ends_before_its_run_abandons_it(new_run: NewRun, away: bool) -> None:
+    run = new_run()
+    run.stream(0)
+    said: list[str] = []
+    library = Library(run.path.parent, news(1), None, None, news(0, live=False, closing=True))
+    found = follow(library, LocalRun(run.path), {}, say=said.append)
+    next(found)
+    library.is_away = away
+    assert list(found)
+    assert (found.has_ended, found.is_abandoned, found.gave_up) == (False, True, away)
+    assert said == (["the collector does not answer any more; waiting for it"] if away else [])
 
 
 def test_a_reader_may_end_it_early_with_what_is_stored(new_run: NewRun) -> None:

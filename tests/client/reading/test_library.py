@@ -14,6 +14,7 @@ from tlogs.reading.collector_run import CollectorRun
 from tlogs.reading.library import Libraries, LocalLibrary, directory_of_runs
 from tlogs.reading.local_run import LocalRun
 from tlogs.reading.run import Run
+from tlogs_shared.end import FINISHED, End
 from tlogs_shared.errors import CollectorUnavailable, ConfigError
 from tlogs_shared.host import boot_id
 from tlogs_shared.protocol.messages import News
@@ -262,26 +263,45 @@ def test_runs_are_looked_for_where_the_environment_says() -> None:
     assert directory_of_runs({}) == Path("tlogs-runs")
 
 
-def test_where_no_run_has_begun_a_reader_may_wait_for_one(
+def test_a_reader_may_wait_for_the_next_run(
     new_run: NewRun, environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    directory = tmp_path / "runs"
-    directory.mkdir()
-    announce(directory, tmp_path / "state")
-    paused: list[str] = []
+    """A run that is over is not meant, though its daemon still has it open; one that was short is."""
+    monkeypatch.setattr(Operator, "rows", [row("old")])
+    old = new_run("old")
+    old.batch(old.stream(0, end=End(FINISHED)), (1, "a"))
+    announce(old.path.parent, tmp_path / "state")
+    paused: list[tuple[str, str | None]] = []
 
-    def pause(where: str) -> None:
-        paused.append(where)
+    def pause(where: str, last: Run | None) -> None:
+        paused.append((where, None if last is None else last.name))
         if len(paused) == 2:
-            new_run("a")
+            new_run("next")
 
-    with libraries(environ) as here:
-        _, found = here.find(None, pause=pause)
-        assert (found.name, paused) == ("a", [f"in {directory}"] * 2)
-    monkeypatch.setattr(Operator, "rows", [row("b")])
-    with libraries(environ) as here:
-        assert here.find(None, pause=pause)[1].name == "a"
-    assert len(paused) == 2
+    with old.live(), libraries(environ) as here:
+        assert here.find_next(pause)[1].name == "next"
+        assert paused == [(f"in {old.path.parent}", "old")] * 2
+        old.stream(0)
+        assert here.find_next(pause)[1].name == "old", "it goes on"
+    with libraries(environ, directory=old.path.parent) as here, pytest.raises(InterruptedError):
+        here.find_next(_interrupt)
+
+
+def _interrupt(where: str, last: Run | None) -> None:
+    raise InterruptedError
+
+
+def test_the_next_run_may_begin_with_a_collector_elsewhere(
+    new_run: NewRun, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with libraries(environ) as here, pytest.raises(ConfigError, match="no collector"):
+        here.find_next(_interrupt)
+    run = new_run("far")
+    run.stream(0)
+    monkeypatch.setattr(Operator, "rows", [row("far")])
+    monkeypatch.setattr(Operator, "directory", run.path.parent)
+    with libraries(environ, collector=ENDPOINT) as here:
+        assert here.find_next(_interrupt)[1].name == "far"
 
 
 @pytest.mark.parametrize(

@@ -67,12 +67,15 @@ def test_a_collector_that_was_killed_may_come_back_for_a_while() -> None:
     clock.now = 20.0
     assert subscription.wait(1.0) is None, "silence alone is no end: the collector answers"
     assert collector.asked[-1] == "keep alive"
+    assert not subscription.is_away
     collector.is_there = False
     clock.now = 29.0
     assert subscription.wait(1.0) is None
+    assert subscription.is_away
     collector.is_there = True
     clock.now = 31.5
     assert subscription.wait(1.0) is None
+    assert not subscription.is_away
     collector.said.append(news)
     assert subscription.wait(1.0) == news
     collector.is_there = False

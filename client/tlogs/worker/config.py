@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tlogs.access.discovery import is_path
+from tlogs.outbox.file import outbox_capacity
 from tlogs_shared.errors import ConfigError
 from tlogs_shared.host import read_secret_file
 from tlogs_shared.protocol.endpoint import Endpoint
@@ -95,6 +96,7 @@ class Config:
             return cls(None, disabled=True)
         _one_of("TLOGS_STDERR", environ, ("keep", "quiet"))
         _one_of("TLOGS_LEASES", environ, ("over",))
+        outbox_capacity(environ)
         return cls(
             target=Target.from_environ(environ, collector, secret),
             capture_warnings=is_on("TLOGS_CAPTURE_WARNINGS", environ),

@@ -31,7 +31,7 @@ from tlogs.worker.group import GroupWatch, is_in_group
 from tlogs.worker.identity import helper_of, identify, learn, mark, unmark
 from tlogs.worker.intake import Intake
 from tlogs.worker.stream import LINGER_S, Owner, Stream
-from tlogs_shared.errors import ConfigError, TlogsError
+from tlogs_shared.errors import ConfigError
 from tlogs_shared.host import is_running, outbox_name, outbox_owner, outbox_places
 from tlogs_shared.origin import STREAM_ID_BYTES, Origin
 from tlogs_shared.protocol.lease import Lease
@@ -154,7 +154,7 @@ class Session:
         """Open a stream; return False where no place takes its outbox: a job runs without its log being forwarded."""
         try:
             self._open()
-        except (TlogsError, OSError) as error:
+        except OSError as error:
             self._intake.append = self._refused
             log.warning("tlogs: records of process %d are not forwarded: %s", os.getpid(), error)
             return False

@@ -286,13 +286,13 @@ def test_leases_reach_workers_and_answers_the_collector(scene: Scene) -> None:
 
 
 def test_a_worker_may_ask_for_a_lease(scene: Scene) -> None:
-    collector = scene.collects()
-    scene.agent()
+    scene.collects()
+    agent = scene.agent()
     worker = scene.worker()
     worker.does("register()")
     worker.does("say(m.Change(7, {}, 'once', 1.0)); found = hear(m.Report)")
     worker.does("assert found.number == 7 and found.error, found")
-    scene.until(lambda: worker.stream in collector.streams)
+    scene.until(lambda: all(one.is_connected for one in agent.conversations.values()))
     lease = Lease(0, {"c10d": 10}, ttl_s=60.0).as_map()
     worker.does(f"say(m.Change(8, {lease!r}, 'once', 0.1)); found = hear(m.Report)")
     worker.does("assert (found.number, found.error) == (8, ''), found")

@@ -24,6 +24,7 @@ class Worker:
         self, root: Path, serial: int, rank: int, *, threads: int, outbox: str, rate: float, environ: Mapping[str, str]
     ) -> None:
         self.serial, self.rank, self.threads, self.outbox = serial, rank, threads, outbox
+        self.collector = environ["TLOGS_COLLECTOR"]
         self.is_stopped = False
         self.ended_itself = False
         self.acknowledged = 0

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Final
 
+from agents import Agents
 from calls import LOGGER
 from child import Worker
 from disk import Disk
@@ -21,8 +22,8 @@ from network import Network
 __all__ = ["ROOMY", "RUN", "Scene"]
 
 RUN: Final = "torture"
-LIVES_S: Final = ((0.1, 0.8), (0.5, 1.5), (1.0, 3.0))
-"""How long a collector lives: some are killed while they start, others once their ranks have found them again."""
+LIVES_S: Final = ((0.1, 0.8), (0.5, 1.5), (1.0, 3.0), (2.0, 5.0))
+"""How long a collector lives: some are killed while they start, others once their agents have found them again."""
 
 ROOMY: Final = "64M"
 TIGHT: Final = "1M"
@@ -37,6 +38,7 @@ class Scene:
         self.random = chance
         self.outboxes, self.store = root / "outboxes", root / "store"
         self.store.mkdir()
+        self.agents = Agents(root / "tlogs", chance)
         secret = root / "secret"
         secret.touch(0o600)
         secret.write_text("5" * 64)
@@ -48,6 +50,7 @@ class Scene:
         self.environ = {
             **kept,
             "XDG_STATE_HOME": str(root / "state"),
+            "XDG_RUNTIME_DIR": str(root),
             "TLOGS_OUTBOX_DIR": str(self.outboxes),
             "TLOGS_SECRET_FILE": str(secret),
             "TLOGS_RUN": RUN,
@@ -96,6 +99,11 @@ class Scene:
             ("worker killed", self.kill_worker, 6),
             ("worker stopped", self.stop_worker, 8),
             ("worker ended", self.end_worker, 4),
+            ("agent killed", self.agents.kill, 6),
+            ("agent stopped", self.stop_agent, 5),
+            ("agent and worker killed", self.kill_agent_and_worker, 4),
+            ("agents started at once", self.start_agents, 3),
+            ("agent's socket removed", self.agents.take_socket, 2),
             ("network cut", self.cut_network, 10),
             ("network stopped", self.stop_network, 4),
             ("network slowed", self.slow_network, 5),
@@ -163,6 +171,25 @@ class Scene:
         worker.tell(word)
         worker.ended_itself = word in ("leave", "raise")
         self.replace(worker)
+        return True
+
+    def stop_agent(self) -> bool:
+        """As SIGSTOP does; its workers notice nothing."""
+        if (pid := self.agents.stop()) is None:
+            return False
+        self.later(self.random.uniform(0.05, 3.0), lambda: self.agents.go_on(pid))
+        return True
+
+    def kill_agent_and_worker(self) -> bool:
+        """Both at the same moment, as the end of a container kills them."""
+        return self.agents.kill() and self.kill_worker()
+
+    def start_agents(self) -> bool:
+        """The agent is killed, and several processes start the next one at once."""
+        worker = self._any_worker()
+        if worker is None or not self.agents.kill():
+            return False
+        self.agents.start_at_once({**self.environ, "TLOGS_COLLECTOR": worker.collector})
         return True
 
     def cut_network(self) -> bool:
@@ -251,6 +278,7 @@ class Scene:
                 process.wait()
         for worker in self.everyone():
             worker.close()
+        self.agents.close()
         self.network.close()
         self._log.close()
         self.disk.close()

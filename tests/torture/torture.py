@@ -3,10 +3,10 @@
 Theory of operation
 -------------------
 Workers log as fast as they are told to; each keeps a ledger of its own of the calls that have returned. Meanwhile, at
-moments and in an order that the seed decides, collector and workers are killed, stopped and ended, the network is cut,
-stopped and slowed down, the disk is full, and levels change. Then the faults stop. Everything must arrive within a
-deadline, and `oracle` compares the segments with the ledgers. The exit status is 1 if anything is lost, doubled,
-out of order, not what was logged, or not counted.
+moments and in an order that the seed decides, collector, agents and workers are killed, stopped and ended, agents are
+started several at once, the network is cut, stopped and slowed down, the disk is full, and levels change. Then the
+faults stop. Everything must arrive within a deadline, and `oracle` compares the segments with the ledgers. The exit
+status is 1 if anything is lost, doubled, out of order, not what was logged, or not counted.
 """
 
 from __future__ import annotations

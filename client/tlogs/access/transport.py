@@ -42,6 +42,8 @@ class Transport:
         self._directory_fd = -1
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self.socket = self._context.socket(zmq.DEALER)
+        self.losses = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        """Readable when the connection was lost; see `was_lost`."""
         try:
             self._dial(address)
         except BaseException:
@@ -102,8 +104,20 @@ class Transport:
         """Block until a frame has arrived (or one can be sent); return False after *seconds*."""
         return bool(self.socket.poll(int(max(seconds, 0.0) * 1000) + 1, zmq.POLLOUT if to_send else zmq.POLLIN))
 
+    def was_lost(self) -> bool:
+        """Return True if the connection was lost since this was last asked; ZeroMQ connects anew by itself."""
+        found = False
+        try:
+            while True:
+                self.losses.recv_multipart(zmq.NOBLOCK)
+                found = True
+        except zmq.Again:
+            return found
+
     def close(self, linger_ms: int = 0) -> None:
         """Disconnect; what is on its way out has *linger_ms*."""
+        self.socket.disable_monitor()
+        self.losses.close(linger=0)
         self.socket.close(linger=linger_ms)
         self._context.term()
         if self._directory_fd >= 0:

@@ -92,8 +92,11 @@ class Agent:
                 self._ended(ward)
             self._talk()
         for conversation in self.conversations.values():
-            if conversation.transport is not None and conversation.transport.socket in events:
+            transport = conversation.transport
+            if transport is not None and transport.socket in events:
                 conversation.receive()
+            if transport is not None and transport.losses in events:
+                conversation.check()
         for fd in [fd for fd in self.lines if fd in events]:
             self._serve(fd, events[fd])
         if self._listener is not None and self._listener.fileno() in events:
@@ -117,6 +120,7 @@ class Agent:
         for conversation in self.conversations.values():
             if conversation.transport is not None:
                 polled.append((conversation.transport.socket, zmq.POLLIN))
+                polled.append((conversation.transport.losses, zmq.POLLIN))
         return dict(zmq.zmq_poll(polled, int(min(max(wait_s, 0.0), MAX_WAIT_S) * 1000 + 0.999)))
 
     def _due_s(self) -> float:

@@ -31,8 +31,9 @@ from tlogs_shared.protocol.messages import Message, Report
 
 __all__ = ["Conversation", "moment"]
 
-RESOLVE_S: Final = 1.0
-"""While nobody answers, the address is found afresh this often."""
+RESOLVE_S: Final = 0.1
+MAX_RESOLVE_S: Final = 1.0
+"""While nobody answers, the address is found afresh: at first often, since a collector that was killed is soon back."""
 
 REDIAL_S: Final = 10.0
 """A connection on which nobody answers for so long is made anew, with what waits in it."""
@@ -85,6 +86,7 @@ class Conversation:
         self._directory: Path | None = None
         self._dialled_s = -REDIAL_S
         self._resolve_due_s = 0.0
+        self._resolve_s = RESOLVE_S
         self._probes: deque[tuple[Transport, CollectorUnavailable]] = deque()
         self._is_probed = False
 
@@ -162,6 +164,14 @@ class Conversation:
                 self._complain("protocol", f"{self._where}: {error}")
                 continue
             self._do(self.link.handle(message, now), now)
+
+    def check(self) -> None:
+        """Look whether the connection was lost: the collector may be back elsewhere before it is missed."""
+        if self.transport is not None and self.transport.was_lost() and self.is_connected:
+            now = moment()
+            self.problem = "the connection to the collector was lost"
+            self._do(self.link.connected(self.link.instance, now), now)
+            self._resolve_due_s, self._resolve_s = now.s, RESOLVE_S
 
     def turn(self) -> bool:
         """One round; return True if records are moving."""
@@ -268,7 +278,8 @@ class Conversation:
                 self._unanswered(error, now)
         if now.s < self._resolve_due_s:
             return
-        self._resolve_due_s = now.s + RESOLVE_S
+        self._resolve_due_s = now.s + self._resolve_s
+        self._resolve_s = min(1.25 * self._resolve_s, MAX_RESOLVE_S)
         setting = next((one for one in self._settings if one not in self._refused), None)
         if setting is None:  # all were refused: from the start again, in a while
             if now.s - self._dialled_s < REDIAL_S:
@@ -306,7 +317,7 @@ class Conversation:
     def _hang_up(self, now: Moment) -> None:
         self._close_transport()
         self._do(self.link.connected("", now), now)
-        self._resolve_due_s = now.s + REDIAL_PAUSE_S
+        self._resolve_due_s, self._resolve_s = now.s + REDIAL_PAUSE_S, RESOLVE_S
 
     def _close_transport(self) -> None:
         """Close the connection, on a thread: its own may be asking for the host's name, and is waited for."""

@@ -24,7 +24,6 @@ class Source:
         self.handed = reader.acknowledged
         """The number after the last record that was handed out."""
         self._last: Callable[[int], tuple[int, int, bytes]] | None = None
-        self.last_ts = 0
         self._is_over = False  # all of it is stored, and the record behind it too
 
     @property
@@ -51,6 +50,11 @@ class Source:
     def oldest_unsent_ts(self) -> int | None:
         """The time of the oldest record that was not handed out."""
         return self.reader.oldest_unsent_ts
+
+    @property
+    def last_ts(self) -> int:
+        """The time of the last record of a process that has ended; 0 where there is none."""
+        return self.reader.last_ts
 
     @property
     def is_sealed(self) -> bool:
@@ -95,7 +99,7 @@ class Source:
         """The next extent; with *close_open* also one that has not reached the size of a batch."""
         extent = self.reader.cut(close_open)
         if extent is not None:
-            self.handed, self.last_ts = extent.end, extent.last_ts
+            self.handed = extent.end
             return extent
         head = self.reader.head
         if self._last is None or self._is_over or not self.is_spent or self.handed > head:

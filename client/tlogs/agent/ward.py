@@ -294,7 +294,7 @@ class Ward:
             self.word = Word("exit", self.word.exception)
         if self._uncaught and not self.word.exception and (self.status is None or self.status.code != 0):
             self.failing(self._uncaught)
-        ended_ns = self.ended_ns or self.source.last_ts or time.time_ns()
+        ended_ns = max(self.ended_ns, self.source.last_ts)  # of one that was brought in nobody knows more
         end = judge(self.word, self.status, oom=self.oom, ended_ns=ended_ns)
         if self.word.goes_on and self.status is None:
             self.end = None

@@ -444,8 +444,13 @@ class Reader:
             self._fault = _fault_record(self.path, self._last_record_ts())
         return self._fault
 
+    @property
+    def last_ts(self) -> int:
+        """The time of the last record of a sealed outbox, acknowledged or not; 0 where there is none to be read."""
+        packed = self._fault_record()
+        return unpack(packed).ts if packed else self._last_record_ts()
+
     def _last_record_ts(self) -> int:
-        """The time of the last record; 0 where there is none that can be read."""
         for piece in reversed(self._pieces):
             if piece.end > piece.first:
                 offset, closed = 0, self._closed_in(piece)
@@ -453,7 +458,7 @@ class Reader:
                     if closed[-1].end == piece.end:
                         return closed[-1].last_ts
                     offset = closed[-1].start + closed[-1].size
-                last = 0
+                last = closed[-1].last_ts if closed else 0
                 while offset < piece.size:
                     data = os.pread(self._fd, min(piece.size - offset, WINDOW_BYTES), piece.base + offset)
                     if (extent := ring.skim(memoryview(data), 0)) is None:

@@ -87,7 +87,7 @@ class Stream:
         news = (message.run, message.endpoint) != (self.run, self.endpoint)
         self.run, self.attempt, self.endpoint = message.run or self.run, message.attempt, message.endpoint
         if news:
-            self.origin = replace(self.origin, run=self.run)
+            self.origin = replace(self.origin, run=self.run or self.origin.run)
             self.outbox.set_meta(self._meta())
         self._owner.registered(message)
 
@@ -97,7 +97,7 @@ class Stream:
 
     def relabel(self, origin: Origin) -> None:
         """A rank was learnt late: it labels the stream from its first record on."""
-        self.origin = replace(origin, outbox=self.origin.outbox, run=self.run)
+        self.origin = replace(origin, outbox=self.origin.outbox, run=self.run or origin.run)
         self.outbox.set_meta(self._meta())
         self.control.send(Relabel(self.origin.as_map()))
 

@@ -231,6 +231,23 @@ def test_what_dead_workers_left_is_found_and_brought_in(scene: Scene) -> None:
     assert not dead.path.exists()
 
 
+def test_the_record_of_an_end_is_not_older_than_the_last_words(scene: Scene) -> None:
+    """Also where they were sent, and acknowledged, by an agent that was killed with the worker."""
+    collector = scene.collects()
+    first = scene.agent()
+    worker = scene.worker()
+    worker.does("register(); log('last words')")
+    scene.until(lambda: first.wards and first.wards[worker.stream].acknowledged == 1)
+    first.close()
+    scene.agents.clear()
+    worker.kill()
+    scene.agent()
+    scene.worker(1).does("register()")
+    scene.until(lambda: len(scene.stored(worker)) == 2)
+    last_words, end = collector.streams[worker.stream].records
+    assert end.ts == last_words.ts
+
+
 def test_the_end_is_told_once_whoever_comes_to_tell(scene: Scene) -> None:
     """Killed after the collector had stored all, and before the outbox was deleted."""
     scene.collects()
@@ -269,13 +286,13 @@ def test_leases_reach_workers_and_answers_the_collector(scene: Scene) -> None:
 
 
 def test_a_worker_may_ask_for_a_lease(scene: Scene) -> None:
-    collector = scene.collects()
-    scene.agent()
+    scene.collects()
+    agent = scene.agent()
     worker = scene.worker()
     worker.does("register()")
     worker.does("say(m.Change(7, {}, 'once', 1.0)); found = hear(m.Report)")
     worker.does("assert found.number == 7 and found.error, found")
-    scene.until(lambda: worker.stream in collector.streams)
+    scene.until(lambda: all(one.is_connected for one in agent.conversations.values()))
     lease = Lease(0, {"c10d": 10}, ttl_s=60.0).as_map()
     worker.does(f"say(m.Change(8, {lease!r}, 'once', 0.1)); found = hear(m.Report)")
     worker.does("assert (found.number, found.error) == (8, ''), found")
@@ -303,6 +320,19 @@ def test_a_collector_that_comes_back_elsewhere_in_time_gets_the_rest(scene: Scen
     after = scene.collects(before.port)
     after.streams = before.streams
     scene.until(lambda: scene.stored(worker) == ["one", "two"])
+
+
+def test_a_connection_that_is_lost_is_noticed_before_it_is_missed(scene: Scene) -> None:
+    before = scene.collects()
+    agent = scene.agent()
+    worker = scene.worker()
+    worker.does("register(); log('one')")
+    scene.until(lambda: scene.stored(worker) == ["one"])
+    [conversation] = agent.conversations.values()
+    before.close()
+    scene.collector = None
+    scene.until(lambda: not conversation.is_connected)
+    assert "was lost" in conversation.problem
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ format: $(VENV)/.tools  ## put the format right
 	$(BIN)/ruff check --fix
 
 bench: $(VENV)/.tools  ## the tables behind the figures, in less than five minutes
-	@for name in machine call agent ingest broadcast read idle size; do $(BIN)/python tests/bench/$$name.py && echo || exit 1; done
+	@for name in machine call agent host ingest broadcast read idle size; do $(BIN)/python tests/bench/$$name.py && echo || exit 1; done
 
 # Nothing is uploaded. Without VERSION it builds what pyproject.toml names.
 VERSION ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)

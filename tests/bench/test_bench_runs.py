@@ -34,6 +34,7 @@ def run(name: str, *options: str, state: Path) -> str:
     [
         ("ingest", ["tlogs-collector, until synced", "Python's socket receiver"]),
         ("broadcast", ["    10"]),
+        ("host", ["     2", "     4"]),
         ("idle", ["nobody follows", "an operator follows"]),
         ("size", ["text", "plain msgpack", "stored, full batches"]),
     ],

@@ -37,6 +37,9 @@ STATUS_S: Final = 0.25
 LOOK_S: Final = 0.02
 MAX_LOOK_S: Final = 0.5
 FOLLOWED_LOOK_S: Final = 0.025
+GRID_S: Final = 0.1
+"""Looks that are not urgent fall together, so that many idle workers do not wake the agent one by one."""
+
 SETTLE_S: Final = 0.0015
 """Between two looks at what is asked for at once: a record comes out at the second."""
 
@@ -189,6 +192,8 @@ class Ward:
         else:
             self._pause_s = min(self._pause_s * 1.5, FOLLOWED_LOOK_S if followed else MAX_LOOK_S)
         self.look_due_s = now_s + self._pause_s
+        if self._pause_s > GRID_S:
+            self.look_due_s -= self.look_due_s % GRID_S
 
     def take(self) -> bool:
         """Become the one who sends from the outbox; return False while another agent is."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,9 +56,18 @@ def wait_for(found: Callable[[], T], what: str = "", deadline_s: float = DEADLIN
     return value
 
 
+LIFE: Final = re.compile(r"rank \d+ attempt \d+ (began on|finished|failed|was killed by|ended)\b")
+"""How the records of a rank's start and end begin."""
+
+
+def is_life(record: Mapping[str, Any]) -> bool:
+    """Whether this record tells of a rank's start or end: not of what a program logged."""
+    return record["stream"] == "tlogs" and LIFE.match(record["message"]) is not None
+
+
 @dataclass(frozen=True)
 class Closing:
-    """A closing line."""
+    """A closing line; `records` are those that the programs logged, without a rank's start and end."""
 
     name: str
     ranks: int
@@ -159,6 +169,8 @@ class Collector(Process):
         for line in self.ends().splitlines():
             if found := CLOSING.fullmatch(line):
                 ranks, records, dropped, lost = (int(found[name]) for name in ("ranks", "records", "dropped", "lost"))
+                ours = [record.asdict() for record in tlogs.read(str(self.directory / found["name"]), stream="tlogs")]
+                records -= sum(map(is_life, ours))
                 closings.append(Closing(found["name"], ranks, records, dropped, lost, found["wordless"]))
         return closings
 
@@ -241,13 +253,29 @@ class Lab:
         return err if status == 2 else process.out
 
     def cat(self, *arguments: str, name: str = "runs") -> list[dict[str, Any]]:
-        """The stored records, as `tlogs cat --json` prints them."""
+        """What the programs logged, as `tlogs cat --json` prints it, numbered without the records of start and end."""
+        before: Counter[tuple[str, int]] = Counter()
+        found = []
+        for record in self.cat_all(*arguments, name=name):
+            process = (record["host"], record["pid"])
+            if is_life(record):
+                before[process] += 1
+            else:
+                found.append({**record, "seq": record["seq"] - before[process]})
+        return found
+
+    def cat_all(self, *arguments: str, name: str = "runs") -> list[dict[str, Any]]:
+        """Every stored record, as `tlogs cat --json` prints it."""
         found = self.tlogs("cat", "--json", *arguments, "--dir", str(self.root / name))
         return [json.loads(line) for line in found.splitlines()]
 
     def stored(self, collector: Collector) -> int:
-        """How many records all runs in the collector's directory hold, counted from the segments' headers."""
-        return sum(run.records for run in tlogs.runs(collector.directory))
+        """How many records all runs in the collector's directory hold, without a rank's start and end."""
+        count = 0
+        for run in tlogs.runs(collector.directory):
+            ours = [record.asdict() for record in tlogs.read(str(run.path), stream="tlogs")]
+            count += run.records - sum(map(is_life, ours))
+        return count
 
     def wait_for_more(self, collector: Collector, count: int = 1) -> None:
         """Wait until so many records more are stored than now."""

@@ -103,6 +103,11 @@ class Process:
         return self._out.read_text()
 
     @property
+    def messages(self) -> list[str]:
+        """The messages of the records that it has printed, without a rank's start and end."""
+        return [text for line in self.out.splitlines() if not LIFE.match(text := line.rpartition("] ")[2])]
+
+    @property
     def err(self) -> str:
         """What it has printed on standard error so far."""
         return self._err.read_text()

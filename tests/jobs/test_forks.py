@@ -117,8 +117,8 @@ for thread in threads: thread.join()
     assert sorted(r["message"] for r in records if r["message"] != "chatter") == sorted(f"child {n}" for n in range(20))
 
 
-def test_a_child_with_hardly_any_descriptors_left_lives_on_without_a_stream(lab: Lab) -> None:
-    """ZeroMQ ends a process that has too few for it; how many that is depends on its build."""
+def test_a_child_with_hardly_any_descriptors_left_lives_on(lab: Lab) -> None:
+    """With a stream where there are enough for one, without where there are not."""
     script = """
 import resource
 def starve(spare):
@@ -137,7 +137,10 @@ for spare in range(12):
     assert os.waitpid(pid, 0)[1] == 0, spare
 log.info('rank')
 """
-    assert said(run(lab, script)) == [("", "rank")]
+    found = said(run(lab, script))
+    assert found.count(("", "rank")) == 1
+    children = [helper for helper, message in found if message == "child"]
+    assert len(children) == len(set(children)) == len(found) - 1 < 12
 
 
 def test_a_program_that_a_rank_starts_is_its_helper_where_it_uses_tlogs(lab: Lab) -> None:

@@ -37,7 +37,7 @@ def test_a_tail_stays_until_the_last_words_of_the_killed_are_there_and_says_how_
     assert (closing.ranks, closing.lost) == (2, 0)
     told = [line for line in collector.err.splitlines() if ": FAILED after " in line]
     assert len(told) == 1
-    assert told[0].endswith(f" · 2 ranks, {closing.records} records, 0 dropped, 0 lost")
+    assert told[0].endswith(f" · 2 ranks, {len(lab.cat_all())} records, 0 dropped, 0 lost")
 
 
 def test_a_tail_whose_collector_ends_under_its_ranks_says_so(lab: Lab) -> None:

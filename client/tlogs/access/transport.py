@@ -73,6 +73,8 @@ class Transport:
         if ":" in address.endpoint.host:
             socket.setsockopt(zmq.IPV6, 1)
         if not address.insecure:
+            if address.secret is None and address.endpoint.is_loopback:
+                raise why_unheard(address)  # it may not have been started yet
             if address.secret is None:
                 raise AccessDenied(
                     f"the collector at {address.endpoint} is none of yours on this machine, so its secret is needed: "

@@ -354,7 +354,7 @@ class Conversation:
         text = self.problem or f"no collector at {self._where} answers"
         for ward in self.wards.values():
             if now_s - ward.added_s >= UNHEARD_S and ward.setting not in self._refused:
-                ward.complain("unheard", f"{text}; records wait in the outbox")
+                ward.complain("unheard", f"{text}; records are kept in the outbox")
 
     def close(self, linger_ms: int = 0) -> None:
         """Disconnect."""

@@ -89,11 +89,11 @@ _HOMES: Final = {
 }
 
 _RENAMED: Final[dict[str, str]] = {}
-"""Former public names, each with the one that takes its place; CHANGELOG.md says for how long they stay."""
+"""Former public names, each with the one that takes its place; CHANGELOG.md tells for how long they stay."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name on first use: a worker that calls `init` loads none of the reader, a reader no sockets."""
+    """Import a public name on first use: `init` loads no reader, a reader no sockets."""
     if name in _RENAMED:
         new = _RENAMED[name]
         warnings.warn(f"tlogs.{name} is deprecated: use tlogs.{new}", DeprecationWarning, stacklevel=2)

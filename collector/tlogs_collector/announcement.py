@@ -1,4 +1,4 @@
-"""What tells others where this daemon is: `collector.json` in its directory, and a link under the user's live ones."""
+"""How others find this daemon: `collector.json` in its directory, and a link under the user's live ones."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Announcement:
             link.symlink_to(self.path)
             self._link = link
         except OSError:
-            pass  # a read-only home: commands then need --collector, which the ready line says how to fill
+            pass  # a read-only home: commands then need --collector, with the endpoint of the ready line
 
     def _is_anothers(self) -> bool:
         try:
@@ -96,7 +96,7 @@ class Announcement:
             try:
                 self._write()
             except ConfigError:
-                pass  # the disk is full: what others need to connect stands there already
+                pass  # the disk is full: the file already has all that others need to connect
 
     def withdraw(self) -> None:
         """Take both away."""

@@ -92,7 +92,7 @@ def command(**given: Any) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command; what cannot be done is said in one line, with status 2."""
+    """Run the command; report failure to start in one line, with status 2."""
     try:
         command.main(arguments, prog_name="tlogs-collector", standalone_mode=False)
     except click.ClickException as error:

@@ -31,7 +31,7 @@ __all__ = ["Settings", "run"]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What one collector is to do; the command line, checked."""
+    """One collector's settings: the command line, checked."""
 
     directory: Path
     run: str | None
@@ -48,7 +48,7 @@ def run(settings: Settings, listener: Listener, stop: Stop, say: Callable[[str],
     """Collect until *stop* is requested, then say how each run ended; *listener* is closed.
 
     Raises:
-        ConfigError: it cannot begin; the text says what to do.
+        ConfigError: it cannot start; the text tells what to do.
     """
     store = LocalStore(
         settings.directory, max_bytes=settings.max_bytes, keep_free=settings.keep_free, retain_s=settings.retain_s

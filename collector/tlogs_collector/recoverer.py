@@ -22,7 +22,7 @@ __all__ = ["Recoverer"]
 
 AGAIN_S: Final = 1.0
 MAX_TRIES: Final = 6
-"""What could not be brought in is tried again after 1, 2, 4 … seconds, and after half a minute left to a person."""
+"""A failed recovery is retried after 1, 2, 4 … seconds, and after half a minute left to a person."""
 
 PLACES_EVERY_S: Final = 10.0
 """A directory of outboxes that is new is found after this time at the latest; the others are looked into each time."""

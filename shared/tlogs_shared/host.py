@@ -44,7 +44,7 @@ def live_directory(environ: Mapping[str, str]) -> Path:
 
 
 def boot_id() -> str:
-    """What tells this machine, since it was started, from every other: "" where the system has no such thing.
+    """An id of this machine since it was started, different from every other's; "" where the system has none.
 
     Containers of one host share it, and their process numbers differ, so their namespace is part of it.
     """
@@ -165,7 +165,7 @@ def _mount_namespace() -> int:
 
 
 def _is_zombie(pid: int) -> bool:
-    """A killed worker stays in the table until its parent has asked for it; it will not speak again."""
+    """A killed worker stays in the table until its parent has asked for it; it will not send again."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

@@ -11,7 +11,7 @@
     ======  ========  ======  ============
 
 The letters are those of torch's line format. 0 is NOTSET; any other number is a level too, shown as `Level 35`.
-What `logging` itself takes for a level, in set_logs() say, is asked of `logging`.
+Levels that `logging` itself takes, for example in set_logs(), are converted by `logging`.
 """
 
 from __future__ import annotations

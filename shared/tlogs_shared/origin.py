@@ -26,7 +26,7 @@ MAX_RANK: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a process reports of itself.
+    """A process's description of itself.
 
     `rank` is None for a process that has none (a launcher); `provisional` marks a rank that was assumed for want of
     a better one. `helper` is the name of a process that works for a rank (a data loader worker), None for the rank
@@ -86,9 +86,9 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
-    """What the collector knows of one stream: the payload of a stream frame in a segment, the last one holding.
+    """The collector's description of one stream: the payload of a stream frame in a segment, the last one holding.
 
-    `head` is the highest number ever heard of (the number that the next record would get); `dropped` counts, by
+    `head` is the highest number ever reported (the number that the next record would get); `dropped` counts, by
     level, what a full outbox had to leave out; `lost` counts numbers that the rank could no longer supply. `end` is
     how its process ended, None while the stream may still speak. `offset_ns` is what to add to its times to get the
     collector's, with its error bound; None where nothing is corrected.
@@ -166,7 +166,7 @@ def _counts(values: Mapping[Any, Any]) -> bool:
 
 @cache
 def _types(cls: type) -> dict[str, tuple[type, ...]]:
-    """What the value of each field may be; found out once, because that takes longer than all else about a hello."""
+    """The types that each field may have; computed once, because that takes longer than all else about a hello."""
     hints = get_type_hints(cls)
     types = {}
     for item in fields(cls):

@@ -28,7 +28,7 @@ from tlogs_shared.rankset import RankSet
 from tlogs_shared.storage.batch import Header, seal
 from tlogs_shared.storage.layout import segment_name
 from tlogs_shared.storage.record import Fields, pack
-from tlogs_shared.storage.segment import FileHeader, pack_stream
+from tlogs_shared.storage.segment import SegmentHeader, pack_stream
 
 BATCH = 1500
 STEP_NS = 1_000_000
@@ -41,7 +41,7 @@ def make_run(path: Path, records: int, ranks: int) -> None:
     path.mkdir(parents=True)
     start = time.time_ns() - records // ranks * STEP_NS
     with (path / segment_name(1)).open("wb") as file:
-        file.write(FileHeader(path.name, 1).pack())
+        file.write(SegmentHeader(path.name, 1).pack())
         for rank in range(ranks):
             info = StreamInfo(Origin(host="n1", pid=1000 + rank, rank=rank, local_rank=rank, world_size=ranks))
             header, payload = pack_stream(bytes([rank]) * 16, info, 0)

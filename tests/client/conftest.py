@@ -17,7 +17,7 @@ from tlogs_shared.origin import Origin, StreamInfo
 from tlogs_shared.storage.batch import Header, seal
 from tlogs_shared.storage.layout import segment_name
 from tlogs_shared.storage.record import Fields, pack
-from tlogs_shared.storage.segment import FileHeader, pack_stream
+from tlogs_shared.storage.segment import SegmentHeader, pack_stream
 
 START_NS = 1_700_000_000_000_000_000
 
@@ -30,7 +30,7 @@ class RunWriter:
         path.mkdir(parents=True)
         (path / "run.json").write_text(json.dumps({"name": path.name, "created_ns": created_ns}))
         self._segment = path / segment_name(1)
-        self._segment.write_bytes(FileHeader(path.name, 1).pack())
+        self._segment.write_bytes(SegmentHeader(path.name, 1).pack())
         self._next: dict[bytes, int] = {}
 
     def stream(self, rank: int | None = 0, number: int | None = None, **changed: Any) -> bytes:

@@ -37,13 +37,13 @@ SINCE: Final[dict[str, str]] = {since}
 """The names that {first} did not have, each with the version of torch in which it was first recorded."""
 
 COMPONENTS: Final[dict[str, tuple[str, ...]]] = {components}
-"""Alias to the loggers that stand behind it."""
+"""Alias to its loggers."""
 
 ARTIFACTS: Final[dict[str, tuple[bool, bool, str | None, str]]] = {artifacts}
 """Name to (off by default, visible in the short help, format of its own, description)."""
 
 ARTIFACT_MODULES: Final[dict[str, tuple[str, ...]]] = {modules}
-"""Name to the modules that emit it, as torch's source has them; an artifact not listed is emitted by none of them."""
+"""Name to the modules that emit it, as torch's source has them; torch emits no others."""
 
 KEYWORDS: Final[dict[str, bool]] = {keywords}
 """The keywords of set_logs() in the order in which torch applies them; true for an artifact."""

@@ -64,7 +64,7 @@ RECORDS: Final = [
 RAW: Final = b"".join(RECORDS)
 BATCH: Final = seal(Header(stream=STREAM, count=3, level=20), RAW)
 STREAM_FRAME: Final = segment.pack_stream(STREAM, StreamInfo(ORIGIN, head=3, dropped={10: 2}), 0)
-SEGMENT: Final = segment.FileHeader("run", 1).pack() + b"".join(
+SEGMENT: Final = segment.SegmentHeader("run", 1).pack() + b"".join(
     header.pack() + payload for header, payload in (STREAM_FRAME, BATCH)
 )
 NOTICE: Final = Notice("tcp://127.0.0.1:5655", "5" * 64, 7, "node1", "b", "/tmp", "1", runs=["run"])
@@ -147,12 +147,12 @@ DECODERS: Final[dict[str, Decoder]] = {
     "compressed records": Decoder(_compressed_records, MessageError, [zstandard.compress(RAW)]),
     "record": Decoder(record.unpack, MessageError, RECORDS),
     "outbox header": Decoder(
-        lambda data: ring.FileHeader.unpack(data.ljust(ring.HEADER_BYTES, b"\0")),
+        lambda data: ring.OutboxHeader.unpack(data.ljust(ring.HEADER_BYTES, b"\0")),
         MessageError,
-        [ring.FileHeader(STREAM, 1 << 20, 1 << 16, 3, ORIGIN.as_map(), {10: 2}).pack()[:1024]],
+        [ring.OutboxHeader(STREAM, 1 << 20, 1 << 16, 3, ORIGIN.as_map(), {10: 2}).pack()[:1024]],
     ),
     "outbox records": Decoder(_outbox_records, MessageError, [RAW]),
-    "segment header": Decoder(segment.FileHeader.unpack, MessageError, [SEGMENT[:256]]),
+    "segment header": Decoder(segment.SegmentHeader.unpack, MessageError, [SEGMENT[:256]]),
     "segment": Decoder(_segment, MessageError, [SEGMENT]),
     "stream frame": Decoder(
         lambda data: segment.unpack_stream(*seal(Header(stream=STREAM), data)), MessageError, [STREAM_FRAME[1]]

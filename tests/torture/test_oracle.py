@@ -14,7 +14,7 @@ from oracle import Finding, Logged, examine
 from tlogs_shared.origin import Origin, StreamInfo
 from tlogs_shared.storage.batch import Header, seal
 from tlogs_shared.storage.record import Fields, pack
-from tlogs_shared.storage.segment import FileHeader, pack_stream
+from tlogs_shared.storage.segment import SegmentHeader, pack_stream
 
 STREAM = b"s" * 16
 
@@ -43,7 +43,7 @@ def judge(
         seal(Header(stream=STREAM, first=first, count=len(records)), b"".join(records)) for first, records in batches
     ]
     frames.append(pack_stream(STREAM, StreamInfo(Origin("node1", 7), dropped=dropped), 0))
-    data = bytearray(FileHeader("run", 1).pack() + b"".join(header.pack() + payload for header, payload in frames))
+    data = bytearray(SegmentHeader("run", 1).pack() + b"".join(header.pack() + payload for header, payload in frames))
     if spoil is not None:
         data[spoil] ^= 1
     (run / "segment-00000001.tlf").write_bytes(data)

@@ -63,7 +63,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, with a suggestion where there is no such command."""
+        """As click does, with a suggestion for an unknown command."""
         try:
             return super().resolve_command(ctx, args)
         except click.NoSuchOption:
@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status: 0 done, 1 done in part or a check failed, 2 it could not be begun."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a character is no error
+            stream.reconfigure(errors="backslashreplace")  # a character that the terminal cannot show is not an error
     try:
         if instruction := os.environ.get(VARIABLE):
             status = complete(cli, instruction)

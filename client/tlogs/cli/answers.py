@@ -15,7 +15,7 @@ from tlogs.reading.local_run import LocalRun
 from tlogs_shared.errors import CollectorUnavailable, ConfigError, TlogsError
 from tlogs_shared.rankset import RankSet
 
-__all__ = ["answers", "fold", "in_words", "job_at", "run_option", "stored_instead"]
+__all__ = ["answers", "grouped", "in_words", "job_at", "run_option", "stored_instead"]
 
 Said = TypeVar("Said", str, tuple[str, str])
 
@@ -45,7 +45,7 @@ def stored_instead(error: TlogsError, directory: Path | None, collector: str | N
         raise (missing if named or directory is not None else error) from None
 
 
-def fold(by_rank: Mapping[int, Said]) -> Iterable[tuple[RankSet, Said]]:
+def grouped(by_rank: Mapping[int, Said]) -> Iterable[tuple[RankSet, Said]]:
     """The same from many ranks as one, the smallest group first: the odd ones are what matters."""
     groups: dict[Said, set[int]] = {}
     for rank, said in by_rank.items():
@@ -63,9 +63,9 @@ def answers(result: Result) -> str:
         lines.append(
             f"applied  {in_words(result.applied)} in {result.took_ms:.0f} ms{until} (revision {result.revision})"
         )
-    for ranks, why in fold(result.ignored):
+    for ranks, why in grouped(result.ignored):
         lines.append(f"ignored  {in_words(ranks)}: {why}")
-    for ranks, why in fold(result.failed):
+    for ranks, why in grouped(result.failed):
         lines.append(f"failed   {in_words(ranks)}: {why}")
     if result.silent:
         lines.append(f"silent   {in_words(result.silent)}: no answer yet; applied when they reconnect")

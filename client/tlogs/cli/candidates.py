@@ -16,6 +16,7 @@ import click
 
 from tlogs.levels.registry import recorded
 from tlogs_shared.errors import TlogsError
+from tlogs_shared.level_names import NAMES
 
 if TYPE_CHECKING:
     from tlogs.operator.job import Job
@@ -24,8 +25,6 @@ __all__ = ["artifacts", "collectors", "components", "levels", "loggers", "ranks"
 
 PATIENCE_S: Final = 0.1
 """A collector is given this long for each of two answers: longer is felt at the keyboard."""
-
-LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 Source = Callable[[click.Context, click.Parameter, str], list[str]]
 
@@ -64,7 +63,7 @@ def loggers(ctx: click.Context, incomplete: str) -> Iterable[str]:
 @_candidates
 def levels(ctx: click.Context, incomplete: str) -> Iterable[str]:
     """Names of levels."""
-    return LEVELS
+    return NAMES.values()
 
 
 @_candidates
@@ -74,7 +73,7 @@ def specs(ctx: click.Context, incomplete: str) -> Iterable[str]:
     registry = recorded()
     name, equals, _ = last.partition("=")
     if equals:
-        values = ("on", "off") if name in registry.artifacts else (*LEVELS, "on", "off")
+        values = ("on", "off") if name in registry.artifacts else (*NAMES.values(), "on", "off")
         return [f"{before}{comma}{name}={value}" for value in values]
     sign = last[:1] if last[:1] in ("+", "-") else ""
     names = sorted(registry.components) if sign else sorted({*registry.components, *registry.artifacts})

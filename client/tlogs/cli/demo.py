@@ -107,7 +107,7 @@ def _collector(directory: Path, run: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def _notice_of(directory: Path, collector: subprocess.Popen[bytes]) -> Path:
-    """The file in which the collector says where it is."""
+    """The path of the collector's `collector.json`."""
     choices = (directory / f"collector-{collector.pid}.json", directory / FILE_NAME)
 
     def written() -> Path | None:

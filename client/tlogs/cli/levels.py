@@ -10,7 +10,7 @@ import click
 
 from tlogs.access.connection import ANSWER_S
 from tlogs.cli import candidates
-from tlogs.cli.answers import answers, fold, in_words, job_at, run_option
+from tlogs.cli.answers import answers, grouped, in_words, job_at, run_option
 from tlogs.cli.options import DURATION, collector_options, json_option, live_run_argument, one_run
 from tlogs.cli.table import duration, show_table
 from tlogs_shared.level_names import setting_text
@@ -111,12 +111,12 @@ def _show_levels(ranks: Mapping[str, RankLevels]) -> None:
         artifacts[int(rank)] = " ".join(report.get("artifacts", ()))
     rows = []
     for name in sorted(lines):
-        for group, (configured, effective) in fold(lines[name]):
+        for group, (configured, effective) in grouped(lines[name]):
             if configured != "-" or effective != "WARNING":
                 rows.append([name, configured, effective, str(group)])
     if rows:
         show_table(["COMPONENT", "CONFIGURED", "EFFECTIVE", "RANKS"], rows)
     else:
         click.echo("all components at WARNING")
-    for group, text in fold(artifacts):
+    for group, text in grouped(artifacts):
         click.echo(f"artifacts on, {in_words(group)}: {text}" if text else f"no artifacts on: {in_words(group)}")

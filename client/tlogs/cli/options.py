@@ -165,7 +165,7 @@ def directory_option(command: F) -> F:
 
 
 def collector_options(command: F) -> F:
-    """Add what says which collector is meant."""
+    """Add the options that choose the collector."""
     return _all(
         click.option(
             "--collector",
@@ -241,7 +241,7 @@ class Output:
         return cls(TextRenderer(timezone.utc if utc else None, colour=colour, escape=escape))
 
     def write(self, text: str) -> None:
-        """Print *text* now. A lone surrogate (a file name that is no UTF-8) is shown as it is escaped."""
+        """Print *text* now. A lone surrogate (a file name that is not UTF-8) is shown escaped."""
         if text:
             sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
             sys.stdout.buffer.flush()

@@ -41,7 +41,7 @@ _ALL: Final = sys.maxsize
 _COLLECT_AFTER: Final = 100_000
 _NUMBER: Final = re.compile(r"-\d+", re.ASCII)
 _PAUSE_S: Final = 0.2
-"""A person does not notice that a run began so much earlier."""
+"""How often to look for a new run; a person does not notice this delay."""
 
 _HINT_S: Final = 10.0
 
@@ -49,8 +49,8 @@ _GAVE_UP: Final = 3
 """The exit status of a tail whose collector is gone."""
 
 
-class Printer:
-    """Prints entries, folded or not, and counts them."""
+class Listing:
+    """The records that a command prints: folded or not, and counted."""
 
     def __init__(self, output: Output, fold_window: float | None = None) -> None:
         self._output = output
@@ -60,8 +60,8 @@ class Printer:
     @classmethod
     def of(
         cls, *, output: str | None, as_json: bool, fold: bool, fold_window: float, utc: bool, color: str, **_: Any
-    ) -> Printer:
-        """The printer that the format options ask for."""
+    ) -> Listing:
+        """The listing that the format options describe."""
         return cls(Output.of(output, as_json, utc, color), fold_window if fold else None)
 
     def show(self, entries: list[Entry], until: int | None = None) -> None:
@@ -208,14 +208,14 @@ def cat(count: int | None, exit_code: bool, run: str | None, run_option: str | N
       tlogs cat --level WARNING --ranks 0-3
       tlogs cat latest~1 --grep 'loss nan' --json | jq .rank
     """
-    printer = Printer.of(**options)
+    listing = Listing.of(**options)
     with few_collections(), _libraries(options) as libraries:
         _, found = libraries.find(one_run(run, run_option))
         cursor = Cursor(found, filter_for(found, _filters(options)))
         for entries in _first(cursor.whole(), count):
-            printer.show(entries)
-    printer.end(cursor.notes)
-    return int(exit_code and printer.printed > 0)
+            listing.show(entries)
+    listing.end(cursor.notes)
+    return int(exit_code and listing.printed > 0)
 
 
 @click.command(cls=CountedCommand)
@@ -238,7 +238,7 @@ def tail(count: int, follow: bool, exit_code: bool, run: str | None, run_option:
       tlogs tail --component c10d --fold
       tlogs tail -100 --no-follow --ranks 3
     """
-    printer = Printer.of(**options)
+    listing = Listing.of(**options)
     name = one_run(run, run_option)
     with few_collections(), _libraries(options) as libraries:
         library: Library
@@ -248,9 +248,9 @@ def tail(count: int, follow: bool, exit_code: bool, run: str | None, run_option:
         else:
             library, found = libraries.find_next(_Pause()) if follow and name is None else libraries.find(name)
         if found is not None and not follow:
-            printer.show(Cursor(found, filter_for(found, _filters(options))).last(count))
-            printer.end()
-            return int(exit_code and printer.printed > 0)
+            listing.show(Cursor(found, filter_for(found, _filters(options))).last(count))
+            listing.end()
+            return int(exit_code and listing.printed > 0)
         pid = options["pid"]
         shown = follow_runs(
             library,
@@ -263,13 +263,13 @@ def tail(count: int, follow: bool, exit_code: bool, run: str | None, run_option:
         attempts = _Attempts()
         for entries, until in shown:
             for part in attempts.split(entries) if found is not None else [entries]:
-                printer.show(part, until)
-        printer.end()
+                listing.show(part, until)
+        listing.end()
         if found is not None:
             _say(_ending(found, shown))
             if shown.is_abandoned and _running(shown):
                 return _GAVE_UP
-    return int(exit_code and printer.printed > 0)
+    return int(exit_code and listing.printed > 0)
 
 
 def _running(shown: Follow) -> int:

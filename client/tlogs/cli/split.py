@@ -84,7 +84,7 @@ def _file_of(entry: Entry) -> str:
 
 
 class _Files:
-    """Files that are written bit by bit; none is kept open, as there may be more ranks than a process may have files.
+    """Files written bit by bit and closed in between, as there may be more ranks than a process may have open files.
 
     Raises:
         ConfigError: there are such files already.

@@ -124,7 +124,7 @@ def width_of(text: str) -> int:
 
 
 def _width_of_character(character: str) -> int:
-    # Mn and Me combine with what stands before them; Cf are joiners and marks of direction.
+    # Mn and Me combine with the character before them; Cf are joiners and marks of direction.
     if unicodedata.category(character) in ("Mn", "Me", "Cf"):
         return 0
     return 2 if unicodedata.east_asian_width(character) in ("W", "F") else 1

@@ -70,7 +70,7 @@ def explain(specs: Iterable[str], registry: Registry, find_module: FindModule) -
             return True
         if registry.suggest(name) is not None:
             return False
-        notes.append(f"{name}: no such module is found here; a job in which there is none refuses to start with it")
+        notes.append(f"{name}: no such module is found here; a job without it refuses to start with this setting")
         return True
 
     if "=" in text:
@@ -88,7 +88,7 @@ def explain(specs: Iterable[str], registry: Registry, find_module: FindModule) -
                 notes.append(f"{directive}: a sign before an artifact changes nothing; this turns {directive.name} on")
     by = {logger: clause for name, clause in clauses for logger in loggers_behind(name, registry)}
     if not text:
-        notes.append("nothing is set: torch and what lies below it at WARNING, no artifact named")
+        notes.append("nothing is set: torch and everything below it at WARNING, no artifact named")
     return Explanation(
         loggers=[
             LoggerLine(logger, level_name(level), by.get(logger, "")) for logger, level in sorted(state.levels.items())

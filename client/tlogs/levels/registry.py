@@ -19,7 +19,7 @@ from tlogs.levels.torch_names import ARTIFACT_MODULES, ARTIFACTS, COMPONENTS
 __all__ = ["ALL", "Artifact", "Registry", "component_of", "recorded"]
 
 ALL: Final = "all"
-"""What TORCH_LOGS and set_logs() call the component `torch`: the logger that the others inherit from."""
+"""The name of the component `torch` in TORCH_LOGS and set_logs(): the logger that the others inherit from."""
 
 _LABELS_KEPT: Final = 4096
 """More distinct logger names than any job has; one entry is small."""
@@ -62,7 +62,7 @@ class Registry:
         return {logger for loggers in self.components.values() for logger in loggers}
 
     def loggers_of(self, name: str) -> tuple[str, ...] | None:
-        """The loggers that a component's alias, `all`, or the name of a known child stands for."""
+        """The loggers meant by a component's alias, by `all`, or by the name of a known child."""
         name = "torch" if name == ALL else name
         if name in self.components:
             return self.components[name]
@@ -73,7 +73,7 @@ class Registry:
         return sorted({ALL, *self.components, *self.artifacts})
 
     def suggest(self, name: str) -> str | None:
-        """The known name closest to *name*, None if none is close.
+        """The known name closest to *name*; None without a close one.
 
         >>> recorded().suggest("dinamo"), recorded().suggest("Guards"), recorded().suggest("xyz")
         ('dynamo', 'guards', None)
@@ -88,7 +88,7 @@ class Registry:
         return any(name in known for name in lineage(logger))
 
     def label(self, logger: str) -> tuple[str | None, str | None]:
-        """The component and the artifact that a record of *logger* belongs to, each None where there is none.
+        """The component and the artifact that a record of *logger* belongs to, each None if it has no such label.
 
         The nearest logger that belongs to a component decides. Where several components share it, the one with the
         fewest loggers is the most specific (`ddp` before `distributed`, `dynamic` before `dynamo` before `export`).

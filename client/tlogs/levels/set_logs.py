@@ -1,7 +1,7 @@
 """The arguments of set_logs(): torch's keywords in torch's order, then `modules` in the order given.
 
 A component takes a level, an artifact a real bool; None, and False for an artifact, have no effect. Where two names
-stand for one logger the later one wins, so the order is part of the meaning.
+name one logger the later one wins, so the order is part of the meaning.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def from_call(
 def in_call_order(settings: Mapping[str, int | bool]) -> dict[str, int | bool]:
     """*settings* given as keywords, in the order in which set_logs() applies them; other names follow as they came.
 
-    The order matters where two names stand for one logger: the later one wins.
+    The order matters where two names mean one logger: the later one wins.
 
     >>> list(in_call_order({"my.module": 10, "export": 10, "dynamo": 40}))
     ['dynamo', 'export', 'my.module']

@@ -67,7 +67,7 @@ Settings = Sequence[tuple[Mapping[str, int | bool], bool]]
 
 
 def overlay(state: LevelState, settings: Mapping[str, int | bool], registry: Registry) -> LevelState:
-    """*state* with *settings* laid over it: only what they name changes."""
+    """*state* with *settings* applied over it: only the names in them change."""
     levels = dict(state.levels)
     on, off = set(state.on), set(state.off)
     for name, value in settings.items():

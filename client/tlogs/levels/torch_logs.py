@@ -42,7 +42,7 @@ class Directive:
 
     @property
     def level(self) -> int:
-        """The level that the sign stands for, where the name is no artifact's."""
+        """The level that the sign means, where the name is not an artifact's."""
         return LEVEL_OF_SIGN[self.sign]
 
     def __str__(self) -> str:
@@ -75,7 +75,7 @@ def _complaint(text: str) -> str:
     if bare[:1] in ("'", '"') or bare[-1:] in ("'", '"'):
         return " (quotes became part of the value)"
     if text != bare or re.search(r"\s,|[+-]\s|\w\s+\w", text):
-        return " (blanks may stand only after a comma)"
+        return " (blanks are allowed only after a comma)"
     if re.search(r"^,|,$|,,", text):
         return " (there is nothing between two commas)"
     if odd := re.search(r"[^\w.,+\-\s]", text):
@@ -160,7 +160,7 @@ Examples:
   TORCH_LOGS="+dynamo,aot"            TorchDynamo at DEBUG, AOTAutograd at INFO
   TORCH_LOGS="-dynamo,+inductor"      TorchDynamo at ERROR, TorchInductor at DEBUG
   TORCH_LOGS="+dynamo,schedule"       TorchDynamo at DEBUG, and the schedule artifact
-  TORCH_LOGS="+some.random.module"    that module, and what lies below it, at DEBUG
+  TORCH_LOGS="+some.random.module"    that module, and everything below it, at DEBUG
 
   TORCH_LOGS_FORMAT="%(levelname)s: %(message)s" sets the output format, TORCH_LOGS_OUT=/tmp/output.txt writes the
   records to a file as well.

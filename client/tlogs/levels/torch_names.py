@@ -59,7 +59,7 @@ COMPONENTS: Final[dict[str, tuple[str, ...]]] = {
         "torch.fx.experimental.proxy_tensor",
     ),
 }
-"""Alias to the loggers that stand behind it."""
+"""Alias to its loggers."""
 
 ARTIFACTS: Final[dict[str, tuple[bool, bool, str | None, str]]] = {
     "annotation": (True, False, None, "Logs detailed steps of the creating annotation on graph nodes"),
@@ -337,7 +337,7 @@ ARTIFACT_MODULES: Final[dict[str, tuple[str, ...]]] = {
     "trace_source": ("torch._dynamo.symbolic_convert",),
     "verbose_guards": ("torch._dynamo.guards",),
 }
-"""Name to the modules that emit it, as torch's source has them; an artifact not listed is emitted by none of them."""
+"""Name to the modules that emit it, as torch's source has them; torch emits no others."""
 
 KEYWORDS: Final[dict[str, bool]] = {
     "all": False,

@@ -109,7 +109,7 @@ class Base:
         return base_targets(self.registry(), state)
 
     def answer(self, artifacts_on: frozenset[str] | None) -> None:
-        """Set the artifacts that torch is told are on; None stands for those in its own state."""
+        """Set the artifacts that torch is told are on; None means those in its own state."""
         if isinstance(self._kept, WithTorch):
             self._kept.artifacts_on = artifacts_on
 
@@ -125,7 +125,7 @@ class Base:
         return self._kept if self._listens else find_torch() or self._kept
 
     def register_log(self, alias: str, loggers: tuple[str, ...]) -> None:
-        """Make *alias* a component, or change the loggers that it stands for."""
+        """Make *alias* a component, or change its loggers."""
         self._names().register_log(alias, loggers)
 
     def register_artifact(self, artifact: Artifact) -> None:

@@ -1,4 +1,4 @@
-"""This process's levels: the settings of TORCH_LOGS and set_logs(), and leases laid over them.
+"""This process's levels: the settings of TORCH_LOGS and set_logs(), and leases over them.
 
 Theory of operation
 -------------------
@@ -64,7 +64,7 @@ class Levels:
         """Apply TORCH_LOGS, and listen to torch; calling it again is harmless.
 
         Raises:
-            DirectiveError: TORCH_LOGS cannot be understood, and no torch is loaded that has said so already.
+            DirectiveError: TORCH_LOGS cannot be understood, and no loaded torch has reported it already.
             ConfigError: TORCH_LOGS_FORMAT is not a format.
             ImportError: TORCH_LOGS names a module whose parent cannot be imported.
             OSError: the file of TORCH_LOGS_OUT cannot be opened.
@@ -121,7 +121,7 @@ class Levels:
             return self._base.artifact_logger(module, artifact)
 
     def register_log(self, alias: str, loggers: tuple[str, ...]) -> None:
-        """Make *alias* a component, or change the loggers that it stands for."""
+        """Make *alias* a component, or change its loggers."""
         with self.lock:
             self._base.register_log(alias, loggers)
             self._labels.clear()
@@ -231,7 +231,7 @@ class Levels:
     def label(self, logger_name: str) -> tuple[str | None, str | None]:
         """The component and the artifact that a record of this logger belongs to, by this process's registry.
 
-        `tlogs.levels.registry.component_of` says the same from the recorded one; they differ where the program
+        `tlogs.levels.registry.component_of` gives the same from the recorded one; they differ where the program
         registered names of its own.
         """
         found = self._labels.get(logger_name)

@@ -48,7 +48,7 @@ def _holds(name: str, target: Target) -> bool:
 
 
 class Layer:
-    """The targets that lie over this process's loggers. Not thread-safe: its owner holds a lock."""
+    """The targets applied over this process's loggers. Not thread-safe: its owner holds a lock."""
 
     def __init__(self) -> None:
         self._laid: dict[str, Target] = {}

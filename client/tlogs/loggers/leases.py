@@ -1,4 +1,4 @@
-"""The leases in force on this process: laid over its levels, answered, and told in its own stream."""
+"""The leases in force on this process: applied over its levels, answered, and reported in its own stream."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Leases:
         return Laid(dict(self._answers), self._levels.report(), [*self._starts(began), *self._ends(ended)])
 
     def _starts(self, began: Collection[Lease]) -> list[tuple[str, Mapping[str, Any]]]:
-        # A lease that failed here, for an unknown name say, changed nothing: its answer tells, and no record.
+        # A lease that failed here, for example for an unknown name, changed nothing: its answer tells, not a record.
         told = [lease for lease in began if self._answers[lease.revision][0] != "failed"]
         self._told.update(lease.revision for lease in told)
         return [(f"lease {lease.revision} began: {describe(lease)}", _fields(lease)) for lease in told]
@@ -62,7 +62,7 @@ class Leases:
 
 
 def describe(lease: Lease) -> str:
-    """What *lease* sets, until when, and who asked for it.
+    """The settings of *lease*, its end and its author, in words.
 
     >>> describe(Lease(1, {"guards": True, "c10d": 10}, author="me@host"))
     'c10d=DEBUG, guards=on (by me@host)'

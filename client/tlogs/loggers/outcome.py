@@ -19,7 +19,7 @@ __all__ = ["Outcome", "judge"]
 class Outcome:
     """A rank's answer, judged on the newest of its leases.
 
-    ``applied`` means that a record would come out; otherwise *reason* says why not.
+    ``applied`` means that a record would come out; otherwise *reason* tells why not.
     """
 
     kind: Literal["applied", "ignored", "failed"]

@@ -43,7 +43,7 @@ A package named after one of its modules (+pkg.sub,pkg)
 
 An unknown name, anywhere
     torch   lists every name
-    tlogs   suggests the closest name, and lists all only where there is none;
+    tlogs   suggests the closest name, and lists all only without a close one;
             exceptions have torch's classes (ValueError, TypeError, ...)
 
 TORCH_LOGS_OUT where torch is not loaded

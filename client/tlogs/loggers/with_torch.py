@@ -65,7 +65,7 @@ _NEEDED_OF_REGISTRY: Final = (
 
 
 def find_torch() -> WithTorch | None:
-    """The torch that is loaded; None where there is none, or while it is still being imported."""
+    """The loaded torch; None while it is not loaded or still being imported."""
     module = sys.modules.get(INTERNAL)
     loaded = module is not None and hasattr(sys.modules.get("torch._logging"), "set_logs")
     if module is None or not loaded:

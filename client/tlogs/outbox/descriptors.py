@@ -40,7 +40,7 @@ class Descriptor:
 
     @property
     def is_ours(self) -> bool:
-        """Whether the number still leads to our file: the program may have closed it, and opened one of its own."""
+        """Return whether the number is still our file's: the program may have closed it, and opened one of its own."""
         try:
             return _identity(self.number) == self.file
         except OSError:

@@ -1,4 +1,4 @@
-"""What a full outbox left out, and the record that says so."""
+"""The records that a full outbox dropped, by level, and the record that reports them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Drops:
         self.untold[levelno] = self.untold.get(levelno, 0) + 1
 
     def gap(self, ts: int) -> bytes:
-        """The record that stands where the untold ones are missing."""
+        """The record that takes the place of the unreported ones."""
         counts = {level_name(level): count for level, count in sorted(self.untold.items())}
         extra = {"stream": "tlogs", "fields": {"dropped": counts}}
         total = [sum(counts.values())]

@@ -42,7 +42,7 @@ SMALL_CAPACITY: Final = 512 * 1024
 """A helper's capacity where there is no memory for more: its first piece is 256 KiB."""
 
 FREE_SHARE: Final = 100
-"""An outbox takes at most one part in so many of what is free: the training's own files matter more."""
+"""An outbox takes at most this fraction (1/100) of the free disk space: the training's own files matter more."""
 
 
 def outbox_capacity(environ: Mapping[str, str], *, fork: bool = False) -> int:
@@ -70,7 +70,16 @@ class OutboxFile:
     may be touched.
     """
 
-    def __init__(self, path: str | os.PathLike[str], header: ring.FileHeader, *, helper: bool = False) -> None:
+    capacity: int
+    piece: int
+    start: int
+    size: int
+    map: mmap.mmap
+    view: memoryview
+    words: memoryview
+    _is_memory: bool
+
+    def __init__(self, path: str | os.PathLike[str], header: ring.OutboxHeader, *, helper: bool = False) -> None:
         """Make the file, with its first piece; a capacity that is large for this disk is lowered.
 
         A rank has its first piece whatever the memory, a *helper* a small one: there may be dozens of them.
@@ -102,7 +111,7 @@ class OutboxFile:
         assert self._descriptor is not None
         self._key: tuple[int, int] = self._descriptor.file
 
-    def _make(self, path: str, header: ring.FileHeader, helper: bool) -> None:
+    def _make(self, path: str, header: ring.OutboxHeader, helper: bool) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         fd = os.open(path, flags, 0o600)
         try:

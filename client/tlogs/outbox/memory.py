@@ -1,6 +1,6 @@
-"""What an outbox may take of memory: on a tmpfs its pages count for the job's memory cgroup, beside the training's.
+"""How much memory an outbox may take: on a tmpfs its pages count for the job's memory cgroup, beside the training's.
 
-A tmpfs says that it has room when the cgroup has none, and then the kernel kills the training, not the outbox's writer
+A tmpfs has free space when the cgroup has none left, and then the kernel kills the training, not the outbox's writer
 with an error. So an outbox grows there only while the tightest memory cgroup above it has room to spare.
 """
 
@@ -24,7 +24,7 @@ TOGETHER_SHARE: Final = 64
 """All outboxes of a directory hold at most this part of the tightest limit."""
 
 _NO_LIMIT: Final = 1 << 60
-"""Version 1 says so by a number of pages that no machine has."""
+"""Version 1 writes "no limit" as a number of pages that no machine has."""
 
 _CGROUPS: Final = Path("/sys/fs/cgroup")
 _OWN: Final = Path("/proc/self/cgroup")
@@ -90,6 +90,6 @@ def _walk(root: Path, path: str, limit_file: str, usage_file: str, prefix: str) 
         except (OSError, ValueError):  # not there, or "max"
             continue
         if limit < _NO_LIMIT:
-            # What is cached of files on disk is given back before anything is killed.
+            # The kernel gives back cached pages of files on disk before it kills anything.
             cached = sum(int(stat.get(f"{prefix}{name}", 0)) for name in ("active_file", "inactive_file"))
             yield _Limit(limit, used - cached)

@@ -33,7 +33,7 @@ from tlogs.outbox import ring
 from tlogs.outbox.drops import GAP_BYTES, Drops
 from tlogs.outbox.file import OutboxFile
 from tlogs.outbox.life import this_process
-from tlogs.outbox.ring import ALWAYS_BEGUN, BEGUN, COUNT_MASK, COUNT_SHIFT, GENERATION_SHIFT, RECORD, FileHeader
+from tlogs.outbox.ring import ALWAYS_BEGUN, BEGUN, COUNT_MASK, COUNT_SHIFT, GENERATION_SHIFT, RECORD, OutboxHeader
 from tlogs.outbox.truncate import as_text, shorten
 from tlogs_shared.storage.batch import TARGET_RAW_BYTES
 from tlogs_shared.storage.record import HEAD_BYTES, MAX_RECORD_BYTES, RECORD_SLACK
@@ -77,7 +77,7 @@ class Outbox:
             ConfigError: the metadata is too large.
         """
         self.stream = stream
-        header = FileHeader(stream, capacity, 0, meta=meta, process=this_process(), created_ns=time.time_ns())
+        header = OutboxHeader(stream, capacity, 0, meta=meta, process=this_process(), created_ns=time.time_ns())
         self._file = file = OutboxFile(path, header, helper=helper)
         self._map, self._words = file.map, file.words
         self._clock = clock
@@ -125,7 +125,7 @@ class Outbox:
 
         The disk is asked for room only where the outbox grows, once in some 20,000 records.
         """
-        # What `with` would do, in half the time. The lock is taken inside the try statement: no KeyboardInterrupt
+        # As `with` does, in half the time. The lock is taken inside the try statement: no KeyboardInterrupt
         # can leave it locked.
         try:
             self._acquire()
@@ -178,7 +178,7 @@ class Outbox:
             self.append(*values)
 
     def _append_carefully(self, values: Sequence[Any]) -> bool:
-        """Take a record that the fast packer refused: with surrogates in its texts, or with fields that are no data."""
+        """Take a record that the fast packer refused: with surrogates in its texts, or unpackable fields."""
         if self._closed:
             return False
         try:
@@ -216,7 +216,7 @@ class Outbox:
             self._words[BEGUN] = 0
 
     def _make_room(self, ts: int, levelno: int, size: int) -> bool:
-        """Make so many bytes fit into the current piece; return False where this level must not have them.
+        """Make room for *size* bytes in the current piece; return False where this level must not have them.
 
         While no other piece is left, the second half of this one is kept for WARNING and above.
         """
@@ -301,7 +301,7 @@ class Outbox:
         self._extent_first = head
         self._extent_level = 0
 
-    # What is acknowledged.
+    # Acknowledgements.
 
     def _adopt_watermark(self) -> None:
         watermark = self._words[ring.ACKNOWLEDGED]
@@ -323,7 +323,7 @@ class Outbox:
             self._free.append(self._used.popleft()[0])
             self._next_piece()
 
-    # What a full outbox leaves out.
+    # Drops.
 
     def _drop(self, levelno: int) -> None:
         self._drops.count(levelno)
@@ -334,7 +334,7 @@ class Outbox:
         self._drops.untold = {}
         self._write(ts, WARNING, gap)
 
-    # What others ask of it.
+    # For everyone else.
 
     @contextmanager
     def _inside(self) -> Iterator[None]:

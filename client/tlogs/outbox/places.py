@@ -1,7 +1,7 @@
 """Where outboxes are kept: the directories in the order in which a worker tries them.
 
 A place that is full, read-only, somebody else's, or on a file system where one host does not see what another has
-mapped, is passed over for the next: a program does not fail because its log has no place.
+mapped, is skipped: a program does not fail because its log has no place.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FREE_BYTES: Final = 1 << 30
 """So much must be free in memory for outboxes to be kept there."""
 
 PIECE_BYTES: Final = 4 << 20
-"""What a rank's outbox takes at first."""
+"""The initial size of a rank's outbox."""
 
 
 def make(

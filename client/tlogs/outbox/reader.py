@@ -11,7 +11,7 @@ Extents that the writer has closed are taken from its table, with the checksum c
 them is skimmed for the ends of its records, at most one batch at a time. `seal` ends the waiting: the process has
 ended, what the words say now is final, and a record that is in no closed extent is decoded before it is believed.
 
-Numbers that stood where the file is damaged cannot be supplied: once all before them is stored they count as
+Records in a damaged part of the file cannot be supplied: once all before them is stored they count as
 acknowledged, and a collector that asks for them is told with a hello from where on there is more.
 
 **A promise about time.** `low_ts` is a time before which no record will follow, though another process takes the
@@ -37,7 +37,7 @@ from typing import Any, Final
 from tlogs.outbox import life, ring, version1
 from tlogs.outbox.file import CRASH_LOGGER
 from tlogs.outbox.lock import SENDER, WRITER, is_locked, try_lock
-from tlogs.outbox.ring import Entry, Extent, FileHeader, Piece
+from tlogs.outbox.ring import Entry, Extent, OutboxHeader, Piece
 from tlogs_shared.errors import MessageError, ProtocolError
 from tlogs_shared.storage.batch import TARGET_RAW_BYTES
 from tlogs_shared.storage.layout import FAULT_SUFFIX
@@ -49,7 +49,7 @@ SETTLE_S: Final = 0.001
 """How long ago a word must have been seen before what it covers is read."""
 
 MARGIN_NS: Final = 1_000_000
-"""What `low_ts` is below the clock: a thousand times what a store takes to become visible."""
+"""How far `low_ts` is below the clock: a thousand times longer than a store takes to become visible."""
 
 PATIENCE_NS: Final = 2_000_000_000
 """So long one append in progress keeps `low_ts` where it is."""
@@ -102,7 +102,7 @@ def _checked(fd: int, path: str, settle_s: float) -> Reader:
 class Reader:
     """An outbox to read from.
 
-    `header` is what the file said when it was opened, `missing` how many numbers were passed over as damaged.
+    `header` is the file's header when it was opened, `missing` the count of records skipped as damaged.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class Reader:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What the writer says of itself, as of now."""
+        """The writer's metadata, as of now."""
         while True:
             slot: int = self._words[ring.META]
             found = ring.unpack_meta(bytes(self._view[: ring.HEADER_BYTES]), slot)
@@ -190,7 +190,7 @@ class Reader:
             self._number = max(self._number, self._acknowledged)
         return self.holds
 
-    # What is in it.
+    # Reading.
 
     @property
     def head(self) -> int:
@@ -223,7 +223,7 @@ class Reader:
 
     @property
     def oldest_unsent_ts(self) -> int | None:
-        """The time of the oldest record that was not handed out; None where there is none, or the process has ended.
+        """The time of the oldest record not yet handed out; None if all are, or if the process has ended.
 
         What is brought in late holds nobody up: it is older than what has been shown.
         """
@@ -345,7 +345,7 @@ class Reader:
     def _skip_damage(self) -> bool:
         """Go on behind damage, or where it is done already; return False where that is not (yet) to be.
 
-        A gap in the numbers of a process that lives is none: the pieces were not all looked at in the same moment.
+        A gap in a live process's numbers is not damage: the pieces were not all read at the same moment.
         """
         if not self.sealed:
             return False
@@ -353,7 +353,7 @@ class Reader:
         starts += [piece.first for piece in self._pieces if piece.end > piece.first]
         first = min((start for start in starts if start > self._number), default=self._records_end)
         if first <= self._number or self._acknowledged < self._number:
-            return False  # what lies behind has to wait until all before it is stored
+            return False  # later pieces wait until everything before them is stored
         self.missing += first - self._number
         self._number = self._acknowledged = first
         self._place = ()
@@ -415,7 +415,7 @@ class Reader:
     # The end.
 
     def seal(self) -> None:
-        """Take what the words say now for final: the process has ended."""
+        """Treat the words' present values as final: the process has ended."""
         if self.sealed:
             return
         if self._is_old:
@@ -431,7 +431,7 @@ class Reader:
         return max([self.header.acknowledged, self._most, *(piece.end for piece in self._pieces)])
 
     def _cut_fault(self) -> Extent | None:
-        """What faulthandler wrote, as the last record."""
+        """Faulthandler's output, as the last record."""
         if self.sealed and self._number == self._records_end and (packed := self._fault_record()):
             ts = unpack(packed).ts
             self._number += 1
@@ -439,7 +439,7 @@ class Reader:
         return None
 
     def _fault_record(self) -> bytes:
-        """What faulthandler wrote beside this outbox, as a record; empty where it wrote nothing."""
+        """Faulthandler's output, from the file beside this outbox, as a record; empty if it wrote nothing."""
         if self._fault is None:
             self._fault = _fault_record(self.path, self._last_record_ts())
         return self._fault
@@ -485,9 +485,9 @@ class Reader:
         self.close()
 
 
-def _unpack_header(data: bytes) -> FileHeader:
+def _unpack_header(data: bytes) -> OutboxHeader:
     try:
-        return FileHeader.unpack(data)
+        return OutboxHeader.unpack(data)
     except MessageError as error:
         try:
             return version1.unpack_header(data)

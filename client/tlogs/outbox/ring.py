@@ -3,7 +3,7 @@
 Theory of operation
 -------------------
 The file is a header and up to 256 *pieces* of equal size. A piece holds records and nothing else, back to back without
-frames: msgpack arrays delimit themselves. What a piece holds is said in the header by two words of eight bytes, its
+frames: msgpack arrays delimit themselves. A piece's contents are given in the header by two words of eight bytes, its
 *state* (generation, count of records, where they end) and its *first* (generation, number of the first record). The
 writer copies a record behind the last one and then publishes it with one aligned store, of the state. Pages of a
 mapped file belong to the kernel, so what a state covers is whole, however and whenever the process dies.
@@ -14,7 +14,7 @@ the state's generation is still the same afterwards.
 
 What travels as one batch is an *extent*. The writer notes each extent that has reached the size of a batch, or ends
 with its piece, in a table: every piece has room for as many entries as it can have extents. An entry belongs to a
-generation too, and has a checksum of its own, so that one half written is none.
+generation too, and has a checksum of its own, so that a half-written one is recognised.
 
 The metadata is in two slots, of which one store chooses the valid one. Numbers are in the machine's own byte order,
 because an outbox never leaves its host. `tlogs.outbox.version1` reads what tlogs 0.1 left.
@@ -34,7 +34,7 @@ from tlogs_shared.errors import MessageError
 from tlogs_shared.storage.batch import TARGET_RAW_BYTES
 from tlogs_shared.storage.record import FIRST_BYTES, HEAD_BYTES, fields, unpacker
 
-__all__ = ["Entry", "Extent", "FileHeader", "Process", "piece_bytes", "scan", "skim", "start_bytes"]
+__all__ = ["Entry", "Extent", "OutboxHeader", "Process", "piece_bytes", "scan", "skim", "start_bytes"]
 
 PAGE_BYTES: Final = 16 * 1024
 """The largest page size in use (Apple silicon): header and pieces are whole multiples of it."""
@@ -60,8 +60,6 @@ ALWAYS_BEGUN: Final = (1 << 64) - 1
 """At `BEGUN` while an append is in progress that may change the piece."""
 ENDED: Final = 14
 """Not 0 once the process has closed this outbox: nothing follows, though it may live on."""
-FAULTS: Final = 15
-"""Not 0 where faulthandler is registered by us in this image of the process: its signal does not kill."""
 
 DROPS_OFFSET: Final = 128
 DROPS_SLOTS: Final = 16
@@ -90,7 +88,7 @@ MAX_GENERATION: Final = (1 << 16) - 1
 many, each of which it would have had to acknowledge."""
 FIRST_MASK: Final = (1 << GENERATION_SHIFT) - 1
 RECORD: Final = 1 << COUNT_SHIFT
-"""What one record more adds to a state, beside its size."""
+"""Added to a state for each record, beside its size."""
 
 _ENTRY: Final = struct.Struct("=QQQIIIII")
 _CHECK: Final = struct.Struct("=I")
@@ -145,7 +143,7 @@ class Extent:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What the table says of a closed extent; `start` counts from the beginning of its piece."""
+    """The table's entry for a closed extent; `start` counts from the beginning of its piece."""
 
     generation: int
     first: int
@@ -178,7 +176,7 @@ class Entry:
 
     @classmethod
     def unpack(cls, data: bytes | memoryview) -> Entry | None:
-        """Read an entry; None where there is no whole one."""
+        """Read an entry; None if it is incomplete or damaged."""
         if len(data) < ENTRY_BYTES or _CHECK.unpack_from(data, _ENTRY.size)[0] != zlib.crc32(data[: _ENTRY.size]):
             return None
         word, first_ts, last_ts, start, size, count, level, crc = _ENTRY.unpack_from(data)
@@ -188,7 +186,7 @@ class Entry:
 
 
 class Piece(NamedTuple):
-    """What the header says of a piece that is in use: the numbers of its records, and where they are in the file."""
+    """A piece in use, as the header describes it: the numbers of its records, and where they are in the file."""
 
     first: int
     end: int
@@ -219,7 +217,7 @@ def pieces_of(words: list[int], start: int, piece: int) -> list[Piece]:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """Which process writes an outbox; 0 and empty where the system cannot say.
+    """Which process writes an outbox; 0 and empty where the system cannot tell.
 
     `started` is field 22 of /proc/PID/stat; the namespaces are the inode numbers of /proc/PID/ns/pid and …/mnt; `boot`
     is the kernel's boot id.
@@ -233,7 +231,7 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
-class FileHeader:
+class OutboxHeader:
     """The fixed part of an outbox's header."""
 
     stream: bytes
@@ -273,7 +271,7 @@ class FileHeader:
         return bytes(packed)
 
     @classmethod
-    def unpack(cls, data: bytes | memoryview) -> FileHeader:
+    def unpack(cls, data: bytes | memoryview) -> OutboxHeader:
         """Read a header.
 
         Raises:
@@ -351,7 +349,7 @@ def scan(data: memoryview, first: int, *, watermark: int = 0, after_ts: int = 0)
             if bytes(data[offset : offset + len(FIRST_BYTES)]) != FIRST_BYTES:
                 break
             record = fields(reader.unpack())
-        except (MessageError, msgpack.UnpackException, ValueError, TypeError):  # whatever bytes that are no record give
+        except (MessageError, msgpack.UnpackException, ValueError, TypeError):  # whatever malformed bytes raise
             break
         if record.ts < last_ts:
             break

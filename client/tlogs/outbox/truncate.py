@@ -1,4 +1,4 @@
-"""What travels of a record that is too large, or that msgpack refuses."""
+"""Cutting a record that is too large, or that msgpack refuses, to one that can be sent."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from tlogs_shared.storage.record import Fields, message_of
 __all__ = ["as_text", "shorten"]
 
 MAX_FIELD_CHARS: Final = 1024
-"""What stays of a template, a name or a user's field beside a message that is too large."""
+"""The length to which a template, a name or a user's field is cut beside a message that is too large."""
 
 MAX_TEXT_CHARS: Final = 12 * 1024
-"""What stays of a traceback or a stack then."""
+"""The length to which a traceback or a stack is cut then."""
 
 MAX_FIELDS: Final = 16
 """How many of the user's fields stay then."""
@@ -59,7 +59,7 @@ def _short_extra(extra: Mapping[str, Any], field: int, text: int) -> dict[str, A
 
 
 def _middle_out(text: str, size: int) -> str:
-    """A text without its middle: where an exception was raised, and what it was, stand at its end.
+    """A text without its middle: the place where an exception was raised, and its message, are at the end.
 
     >>> _middle_out("raised here, there and everywhere", 12)
     'rais\\n[21 left out]\\nerywhere'

@@ -6,7 +6,7 @@ import os
 import struct
 from typing import Final
 
-from tlogs.outbox.ring import FileHeader, Piece, scan, unpack_dropped, unpack_meta
+from tlogs.outbox.ring import OutboxHeader, Piece, scan, unpack_dropped, unpack_meta
 from tlogs_shared.errors import MessageError
 
 __all__ = ["pieces_in", "unpack_header"]
@@ -20,7 +20,7 @@ _PIECE_MAGIC: Final = b"TLPIECE1"
 _PIECE_HEADER_BYTES: Final = 64
 
 
-def unpack_header(data: bytes) -> FileHeader:
+def unpack_header(data: bytes) -> OutboxHeader:
     """Read a header.
 
     Raises:
@@ -33,7 +33,7 @@ def unpack_header(data: bytes) -> FileHeader:
         raise MessageError(f"expected an outbox of version 1, found {magic!r}, version {version}")
     if not (_PIECE_HEADER_BYTES < piece <= capacity) or piece % 4096:
         raise MessageError(f"an outbox with pieces of {piece} bytes and a capacity of {capacity}")
-    return FileHeader(
+    return OutboxHeader(
         stream, capacity, piece, acknowledged, unpack_meta(data, slot), unpack_dropped(data), version=version
     )
 

@@ -17,7 +17,7 @@ __all__ = ["CollectorRun", "Connection"]
 
 
 class Connection(Protocol):
-    """What readers need of a connection to a collector; `tlogs.access.connection.Operator` has it.
+    """The part of a connection to a collector that readers need; `tlogs.access.connection.Operator` has it.
 
     Each raises CollectorUnavailable where the collector does not answer.
     """
@@ -43,7 +43,7 @@ class Connection(Protocol):
 
 _PAGE_BYTES: Final = 512 * 1024
 _PAGES_KEPT: Final = 16
-"""Batches of many ranks that speak at one time are near each other, not one behind the other."""
+"""Batches of many ranks that log at the same time are near each other, not adjacent."""
 
 
 class CollectorRun:
@@ -53,7 +53,7 @@ class CollectorRun:
     """It cannot be reached from here."""
 
     def __init__(self, connection: Connection, row: RunRow) -> None:
-        """*row* is what the collector says of the run when it is asked for its runs."""
+        """*row* is the collector's row for this run in its list of runs."""
         self.name = str(row["name"])
         self.created_ns = int(row["created_ns"])
         self._live = not row["over"]
@@ -65,7 +65,7 @@ class CollectorRun:
         return text == self.name
 
     def is_live(self) -> bool:
-        """Whether it was live when the collector was asked; from then on its news say more."""
+        """Whether it was live when the collector was asked; from then on its news tell."""
         return self._live
 
     def size(self) -> int:

@@ -43,13 +43,13 @@ class Cursor:
             elif position >= self._begin:
                 self.merge.add(header, position)
         if described:
-            # Of all that was said of a stream the last holds, also for what came before it.
+            # The last stream frame holds, also for the records before it.
             self._streams.update(describe(self._run, described))
             self.merge.label(self._streams)
 
     @property
     def streams(self) -> Mapping[bytes, StreamInfo]:
-        """What is known of every stream by now."""
+        """Every stream's latest description."""
         return self._streams
 
     def whole(self) -> Iterator[list[Entry]]:
@@ -64,7 +64,7 @@ class Cursor:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader should know beside the records."""
+        """Notes for the reader, beside the records."""
         notes = []
         missing = self.merge.missing
         if missing:
@@ -80,10 +80,10 @@ class Cursor:
 
 
 def filter_for(run: Run, options: FilterOptions) -> Filter:
-    """What *options* choose of this run: a time of day in them is one near its end.
+    """The filter that *options* describe for this run: a time of day in them is one near its end.
 
     Raises:
-        TypeError: there is no filter of such a name.
+        TypeError: an unknown filter name.
         ConfigError: a value cannot be used.
     """
     return make_filter(options, time.time_ns(), lambda: end_of(run))

@@ -1,4 +1,4 @@
-"""One record in its place in the merged order, with who said it.
+"""One record in its place in the merged order, with the stream that logged it.
 
 The merge, the filters and the formats pass records on as plain tuples, `Entry`: a `Record` with all its
 attributes (`tlogs.reading.record`) is made only for those who ask for one, which keeps reading several times faster.
@@ -17,7 +17,7 @@ from tlogs_shared.storage.record import Fields
 __all__ = ["NO_RANK", "Entry", "Speaker", "names_of", "trouble_of"]
 
 NO_RANK: Final = -1
-"""The place in the order of a process without a rank: a launcher speaks before the ranks that it starts."""
+"""The place in the order of a process without a rank: a launcher logs before the ranks that it starts."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,11 +28,11 @@ class Speaker:
     info: StreamInfo
     run: str = ""
     recovered: bool = False
-    """What it says here was brought in from a dead worker's outbox."""
+    """The record was recovered from a dead worker's outbox."""
 
     @property
     def rank(self) -> int:
-        """The rank as the order wants it: a number, `NO_RANK` where there is none."""
+        """The rank as the order wants it: a number, `NO_RANK` for a process without a rank."""
         rank = self.info.origin.rank
         return NO_RANK if rank is None else rank
 
@@ -51,7 +51,7 @@ Entry = tuple[int, int, int, Speaker, Fields]
 
 
 def names_of(logger: str, extra: Mapping[str, Any] | None) -> tuple[str | None, str | None]:
-    """Component and artifact of a record: what the rank said of it, else what the registry says of its logger."""
+    """Component and artifact of a record: as the rank sent them, else as the registry has them for its logger."""
     component, artifact = component_of(logger)
     if extra is not None:
         component = extra.get("component", component)
@@ -60,5 +60,5 @@ def names_of(logger: str, extra: Mapping[str, Any] | None) -> tuple[str | None, 
 
 
 def trouble_of(extra: Mapping[str, Any]) -> list[str]:
-    """What follows the message in text: the exception, then the stack."""
+    """The text after the message: the exception, then the stack."""
     return [str(extra[key]) for key in ("exc", "stack") if extra.get(key)]

@@ -45,7 +45,7 @@ Test = Callable[[Fields], bool]
 
 
 class FilterOptions(TypedDict, total=False):
-    """What can be asked for, as texts that the commands take or as values; None is the same as absent.
+    """The filters by name, as texts that the commands take or as values; None is the same as absent.
 
     Integers as times are nanoseconds since the epoch; a datetime without a zone is in the reader's own.
     """
@@ -66,7 +66,7 @@ class FilterOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What is wanted; None means all. The times are corrected ones, `since_ns` is in, `until_ns` is out."""
+    """Which records are wanted; None means all. Times are corrected; `since_ns` is inclusive, `until_ns` exclusive."""
 
     ranks: RankSet | None = None
     level: int | None = None
@@ -173,7 +173,7 @@ def _all_of(tests: list[Test]) -> Test | None:
 
 
 def _of_component(name: str) -> Test:
-    """Below a logger of the component (`distributed` has `c10d` in it), or said to be of it by the rank."""
+    """Below a logger of the component (`distributed` has `c10d` in it), or labelled with it by the rank."""
     loggers = recorded().loggers_of(name) or ()
     below = tuple(f"{logger}." for logger in loggers)
 
@@ -185,7 +185,7 @@ def _of_component(name: str) -> Test:
 
 
 def _searched(record: Fields) -> str:
-    """What a pattern is matched against: the message, and below it the exception and the stack."""
+    """The text that a pattern is matched against: the message, and below it the exception and the stack."""
     message = message_of(record)
     return message if record.extra is None else "\n".join([message, *trouble_of(record.extra)])
 
@@ -196,7 +196,7 @@ def make_filter(options: FilterOptions, now_ns: int, end_ns: Callable[[], int]) 
     *now_ns* is what `5m` ago is counted from; *end_ns* returns when the run ended, which a time of day is near to.
 
     Raises:
-        TypeError: there is no filter of such a name, as for any unknown keyword.
+        TypeError: an unknown filter name, as for any unknown keyword.
         ConfigError: a value cannot be used.
     """
     for name, value in options.items():
@@ -234,7 +234,7 @@ _KINDS: Final[Mapping[str, tuple[type, ...]]] = {
     "until": (str, int, datetime),
     "attempt": (str, int),
 }
-"""What a filter's value may be; text where nothing else is said."""
+"""The types that a filter's value may have; text where no other is given."""
 
 
 def _ranks(value: str | int | RankSet | None) -> RankSet | None:
@@ -285,7 +285,7 @@ def parse_moment(text: str, now_ns: int, end_ns: int, zone: tzinfo | None = None
     (1500000000, 1000000000)
 
     Raises:
-        ConfigError: *text* is none of these.
+        ConfigError: *text* is not a point in time.
     """
     text = text.strip()
     try:

@@ -52,7 +52,7 @@ class Group:
 class Fold:
     """Entries in order in, groups in order out, each as soon as nothing can join it any more.
 
-    `world` is the number of ranks that may speak, where that is known: a group that has them all need not wait for
+    `world` is the number of ranks that may log, where that is known: a group that has them all need not wait for
     the window to end.
     """
 
@@ -114,7 +114,7 @@ _ordinal = attrgetter("ordinal")
 
 
 def _key(entry: Entry) -> tuple[object, ...] | None:
-    """What is equal for records that are the same, as far as text shows it; None where a record is not folded."""
+    """Equal for records whose text is the same; None where a record is not folded."""
     _, rank, _, speaker, record = entry
     if rank == NO_RANK or speaker.info.origin.helper is not None:
         return None

@@ -55,7 +55,7 @@ def follow(
         TypeError, ConfigError: *options* cannot be used.
         CollectorUnavailable: the collector does not answer at the beginning.
     """
-    # What is wrong with the options is said by the call, not by the first record.
+    # Wrong options are reported by the call, not by the first record.
     if run is not None:
         choice = filter_for(run, options)
     else:
@@ -179,7 +179,7 @@ class Following:
         return self._cursor.merge.last(count, self._horizon or None), self._horizon
 
     def step(self, news: News | None) -> Iterator[Shown]:
-        """What can be shown now; *news* came since the last step."""
+        """The entries that can be shown now; *news* came since the last step."""
         now = self._clock()
         if news is not None:
             self._horizon = max(self._horizon, news.horizon_ns)

@@ -57,7 +57,7 @@ class JsonRenderer:
         return "".join(out)
 
     def groups(self, groups: Iterable[Group]) -> str:
-        """A line for each group: its first record, and the key `ranks` with the rank set of all who said it."""
+        """A line for each group: its first record, and the key `ranks` with the rank set of all who logged it."""
         return "".join(
             _dumps({**record_of(group.first).asdict(), "ranks": str(RankSet.of(group.ranks))}) + "\n"
             for group in groups
@@ -106,7 +106,7 @@ _DEEPEST: Final = 32
 
 
 def _plain(value: object, depth: int = 0) -> object:
-    """The value with what JSON cannot say in words: numbers that are none, odd keys, the depths of a nest."""
+    """The value with words for what JSON cannot express: NaN and infinity, odd keys, deep nesting."""
     if isinstance(value, float) and not isfinite(value):
         return "NaN" if isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if not isinstance(value, (dict, list, tuple)):

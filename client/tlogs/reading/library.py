@@ -102,7 +102,7 @@ class LocalLibrary:
         """The news of a run, from the collector that writes it where that can be asked; without one, of every run."""
         if run is None:
             if self._connect is None:
-                raise CollectorUnavailable(f"no collector: nobody says which runs begin {self.where}")
+                raise CollectorUnavailable(f"no collector to tell which runs begin {self.where}")
             return CollectorSubscription(self._connect(self.directory), EVERY_RUN)
         writer = self._writer_of(run)
         return PollingSubscription(run) if writer is None else CollectorSubscription(writer, run.name)
@@ -176,7 +176,7 @@ class Libraries:
         """The run that *run* means, and its library; None is the newest live run, else the newest.
 
         Raises:
-            ConfigError: there is no such run.
+            ConfigError: no such run.
             CollectorUnavailable: the collector that was named does not answer.
         """
         if self._collector is not None:
@@ -238,7 +238,7 @@ class Libraries:
             raise
 
     def meant(self) -> Library:
-        """The library that the options name; where none is named, that of a collector if there are no runs here.
+        """The library that the options name; without one, a collector's if there are no runs here.
 
         Raises:
             CollectorUnavailable: the collector that was named does not answer.
@@ -254,10 +254,10 @@ class Libraries:
             return here
 
     def of_collector(self) -> Library:
-        """The runs of the collector that is named or, where none is, of the only live one.
+        """The runs of the named collector, else of the only live one.
 
         Raises:
-            CollectorUnavailable: there is none, or it does not answer.
+            CollectorUnavailable: no collector runs here, or it does not answer.
         """
         address = find_address(self._collector, self._environ, secret_file=self._secret_file)
         address = address or find_live(self._environ, secret_file=self._secret_file)

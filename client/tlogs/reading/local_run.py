@@ -106,7 +106,7 @@ class LocalRun:
 
         Raises:
             MessageError: it is damaged.
-            StoreError: it is no longer there, or cannot be read.
+            StoreError: the run has been removed, or cannot be read.
         """
         segment = self._segment(position.segment)
         if segment is not None and not segment.holds(position.offset):
@@ -216,7 +216,7 @@ class LocalRun:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The maps in a file with one JSON map a line; malformed lines (a partial last one) are skipped."""
     try:
-        # What follows the last newline is half a line.
+        # After the last newline there is at most a partial line.
         lines = path.read_bytes().split(b"\n")[:-1]
     except OSError:
         return []

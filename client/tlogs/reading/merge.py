@@ -7,10 +7,10 @@ a lane has not yet decoded cannot be older than its *bound*, which the next fram
 gives. All records below the lowest bound are in their final order once they are sorted, and can go out.
 
 So the merge opens the lane with the lowest bound, decodes a piece of a batch, and goes on until as many records have
-come in as were waiting; then it sorts once and lets go what lies below the lowest bound. Sorting runs that are sorted
+come in as were waiting; then it sorts once and releases those below the lowest bound. Sorting runs that are sorted
 already is what `list.sort` is best at: it costs a fraction of a heap operation for each record.
 
-Memory: 104 bytes for each frame; one unpacked batch for each stream that speaks at the time that is being merged; some
+Memory: 104 bytes for each frame; one unpacked batch for each stream with records at the time that is being merged; some
 32 thousand decoded records.
 """
 
@@ -322,7 +322,7 @@ class _Frames:
         return level, first_ts, last_ts
 
     def spans(self) -> Iterator[tuple[int, tuple[int, int, int]]]:
-        """All frames: their places, with what `span` says of them."""
+        """All frames: their places, with the result of `span` for each."""
         numbers = self._numbers
         for at in range(self._at, len(numbers), self._WIDTH):
             yield at, (numbers[at], numbers[at + 1], numbers[at + 2])

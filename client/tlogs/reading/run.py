@@ -54,7 +54,7 @@ class Run(Protocol):
 
         Raises:
             MessageError: it is damaged.
-            StoreError: it is no longer there.
+            StoreError: the run has been removed.
         """
 
     def size(self) -> int:
@@ -72,7 +72,7 @@ class Run(Protocol):
 
 
 def describe(run: Run, frames: Mapping[bytes, Sequence[tuple[Header, Position]]]) -> dict[bytes, StreamInfo]:
-    """What the stream frames say of each stream: the last one that can be read holds."""
+    """Each stream's description, from its last readable stream frame."""
     found = {}
     for stream, described in frames.items():
         for header, position in reversed(described):

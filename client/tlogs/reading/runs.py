@@ -1,4 +1,4 @@
-"""A run at a glance: what `tlogs runs` and `tlogs.runs()` say of it."""
+"""A run at a glance, as `tlogs runs` and `tlogs.runs()` show it."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class SegmentFile(SegmentReader):
         """Whether the path is still that of this file.
 
         Raises:
-            OSError: there is no such file any more.
+            OSError: the file has been removed.
         """
         return os.path.samestat(os.fstat(self._file), os.stat(self.path))
 

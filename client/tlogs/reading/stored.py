@@ -33,7 +33,7 @@ def read(
         StoreError: the run cannot be read.
     """
     found = _library(dir).open(run)
-    # What is wrong with the arguments is said by the call, not by the first record.
+    # Wrong arguments are reported by the call, not by the first record.
     choice = filter_for(found, filters)
     return (record_of(entry) for entries in Cursor(found, choice).whole() for entry in entries)
 

@@ -69,7 +69,7 @@ class CollectorSubscription:
 
 
 class PollingSubscription:
-    """A run that is looked at every now and then, as nobody says what is still to come."""
+    """A run that is polled, as nobody announces new records."""
 
     hold_s = 0.5
     is_away = False

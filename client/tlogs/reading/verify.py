@@ -1,4 +1,4 @@
-"""What a run should hold, compared with what it holds."""
+"""A run's contents compared with what it should hold."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["Verification"]
 
 @dataclass(slots=True)
 class Verification:
-    """What a recount found.
+    """The result of a recount.
 
-    `missing` numbers lie between stored ones; `removed` ones were taken out to save space and are among them.
-    `faults` counts what is wrong with files; `notes` says what. Segments below `dropped_before` are gone on purpose.
+    `missing` numbers are between stored ones; `removed` ones were taken out to save space and are among them.
+    `faults` counts damaged files; `notes` describes them. Segments below `dropped_before` are gone on purpose.
     """
 
     records: int = 0

@@ -4,7 +4,7 @@ Theory of operation
 -------------------
 Where a handler will emit a record, its message is made once more than without us, by the same code. Where no handler
 will, nobody would have called the arguments' own `__str__`, which may take a lock that the caller holds, copy a tensor
-from a device or make a text of megabytes. There each argument that is no primitive is replaced by one whose text is
+from a device or make a text of megabytes. There each argument that is not a primitive is replaced by one whose text is
 bounded, and made by C code and the standard library alone: other objects show their type and address, dataclasses
 their fields, tensors their shape. Two exceptions are made to be read here: torch's own records, and lazy texts, objects
 that have a `__str__` and no `__repr__` of their own.
@@ -49,7 +49,7 @@ def is_emitted(logger: Any, levelno: int) -> bool:
             if levelno >= handler.level and not isinstance(handler, logging.NullHandler):
                 return True
         logger = logger.parent if logger.propagate else None
-    # What stands in its place while this job's merged stream is printed (TLOGS_STDERR=quiet) has no level.
+    # Its replacement while this job's merged stream is printed (TLOGS_STDERR=quiet) has no level.
     last = logging.lastResort
     return not found and last is not None and levelno >= (last.level or logging.WARNING)
 

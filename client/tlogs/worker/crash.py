@@ -89,7 +89,7 @@ class CrashHooks:
         pool: Any = sys.modules.get("concurrent.futures.process")
         if pool is not None and self._send_back is not None:
             pool._sendback_result, self._send_back = self._send_back, None
-        # faulthandler stays as it is: nobody can say whether the user has enabled it since.
+        # faulthandler stays as it is: the user may have enabled it since.
         if self._descriptor is not None and self._side_file is not None:
             _unlink(self._side_file)
 
@@ -131,12 +131,12 @@ class CrashHooks:
                 self._descriptor = Descriptor(fd)
                 faulthandler.enable(self._descriptor.number)
             elif not self._descriptor.replace(fd):
-                os.close(fd)  # the program has closed ours: nobody can say whether faulthandler is the user's by now
+                os.close(fd)  # the program has closed ours: faulthandler may be the user's by now
         except OSError:
             return  # without it the outbox is as good as before
 
     def _forked(self) -> None:
-        # What a child writes must not stand in its parent's file.
+        # A child's output must not end up in its parent's file.
         if self._descriptor is not None:
             self._side_file = None
             self._open(os.devnull)

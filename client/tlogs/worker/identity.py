@@ -89,7 +89,7 @@ def identify(
     if helper is not None and marked is not None and origin.provisional:
         return replace(origin, helper=helper, rank=marked.rank, provisional=False)
     if origin.provisional and marked is None and origin.key.startswith("parent:") and not _is_of_multiprocessing():
-        # Nothing says that it belongs to anything; two programs that a shell has started are two runs.
+        # Nothing shows that it belongs to a job; two programs that a shell has started are two runs.
         origin = replace(origin, key=f"process:{host}:{origin.pid}")
     return replace(origin, helper=helper)
 
@@ -168,7 +168,7 @@ def _process_name() -> str:
 
 
 def find_origin(environ: Mapping[str, str], origin: Origin) -> Origin:
-    """Label *origin* with what the environment says, in the README's order of launchers.
+    """Label *origin* from the environment; of several launchers the first below wins.
 
     Raises:
         ConfigError: a malformed rank variable, or a rank outside its world.
@@ -218,7 +218,7 @@ def find_origin(environ: Mapping[str, str], origin: Origin) -> Origin:
 
 
 def find_key(environ: Mapping[str, str], host: str, parent_pid: int, marked: Mark | None = None) -> str:
-    """What the processes of one job have in common and other jobs have not; *marked* is what started this process.
+    """The key that processes of one job share with no other job; *marked* is what started this process.
 
     A process that is started directly belongs to the job of its parent also where that has set MASTER_ADDR since, as
     Lightning's first rank does.

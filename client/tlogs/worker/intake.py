@@ -23,13 +23,13 @@ from tlogs_shared.storage.record import MAX_ARGS
 __all__ = ["Append", "Intake"]
 
 Append = Callable[..., bool]
-"""What takes a record's ten fields after the time stamp, as `Outbox.append` does."""
+"""Takes a record's ten fields after the time stamp, as `Outbox.append` does."""
 
 NEVER: Final = ("tlogs", "zmq")
 """Loggers that are not taken, nor those below them: a record about the transport must not go into it."""
 
 TRACE_LOGGER: Final = "torch.__trace"
-"""torch's structured trace: its records are no messages, and it has its own files."""
+"""torch's structured trace: its records are not messages, and it has its own files."""
 
 MAX_DEPTH: Final = 4
 """A text that logs while it is made (a `__repr__` that logs its own object) is not followed deeper."""
@@ -45,7 +45,7 @@ Label = Callable[[str], "tuple[str | None, str | None]"]
 
 
 class _Source(NamedTuple):
-    """What is to be known of a logger by its name."""
+    """Facts about a logger that follow from its name."""
 
     artifact: str | None
     own: dict[str, str]
@@ -100,28 +100,24 @@ class Intake:
         self.pid = os.getpid() if self.is_active else 0
 
     def is_plain(self, name: str) -> bool:
-        """Return whether nothing but its name is to be known of a logger whose records are taken."""
+        """Return whether records of this logger are taken and need no label of their own."""
         source = self._sources.get(name)
         return source is not None and not (source.artifact or source.own or source.is_torchs)
 
     def take(self, record: logging.LogRecord, logger: logging.Logger | None = None) -> None:
-        """Take one record that *logger* lets through. Nothing but KeyboardInterrupt is raised."""
+        """Take one record that *logger* lets through. Raises nothing but what a signal handler raises in between."""
         try:
             self._take(record, logger)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # noqa: BLE001 - a training job must not die of what stands in a record
+        except Exception as error:  # noqa: BLE001 - a training job must not die of what is in a record
             self.refuse(record, error)
 
-    def refuse(self, record: logging.LogRecord, error: BaseException) -> None:
-        """Count a record that could not be taken, and say so in its place. Nothing but KeyboardInterrupt is raised."""
+    def refuse(self, record: logging.LogRecord, error: Exception) -> None:
+        """Count a record that could not be taken, and report it in its place."""
         self.refused += 1
         template, args = "a record of %s could not be taken: %s", (str(getattr(record, "name", "")), shown(error))
         try:
             self.append(logging.WARNING, "tlogs", template, args, None, "", 0, "", "", {"stream": "tlogs"})
-        except KeyboardInterrupt:
-            raise
-        except BaseException:  # noqa: BLE001 - as above; perhaps it is append itself that fails
+        except Exception:  # noqa: BLE001 - as above; perhaps it is append itself that fails
             pass
 
     def _take(self, record: logging.LogRecord, logger: logging.Logger | None) -> None:
@@ -152,7 +148,7 @@ class Intake:
         )
 
     def _source(self, name: str) -> _Source | None:
-        """What is known of a logger, None where its records are not taken."""
+        """A logger's facts; None where its records are not taken."""
         try:
             return self._sources[name]
         except KeyError:
@@ -240,5 +236,5 @@ class Intake:
 
 
 def _is_silent(logger: logging.Logger) -> bool:
-    """Whether torch would not deliver what this logger of an artifact says: it is off by default and nobody asked."""
+    """Return whether torch would drop this artifact's records: it is off by default and was not turned on."""
     return not logger.propagate and not logger.handlers

@@ -7,7 +7,7 @@ that is where it is taken: the method is replaced by one that answers the same. 
 away, and while the program's own handlers run nothing of ours is on the stack.
 
 Nor while its filters run: a filter may look at its caller's frame, log or warn with a `stacklevel`, or raise. So the
-few lines of `Filterer.filter` stand in our method itself, which says of itself that it is in logging's file, at the
+few lines of `Filterer.filter` are in our method itself, which claims to be in logging's file, at the
 lines where the filters are called there. What else is on the stack is counted as before, and a traceback is the same.
 
 A class of loggers may have a `filter` of its own, which has the last word: that is wrapped. One whose `handle` asks no
@@ -38,7 +38,7 @@ _Filter = Callable[[Any, Any], Any]
 
 
 class Taker(Protocol):
-    """What takes the records: an `Intake`."""
+    """Takes the records: an `Intake`."""
 
     append: Callable[..., bool]
     is_active: bool
@@ -52,7 +52,7 @@ class Taker(Protocol):
     def take(self, record: logging.LogRecord, logger: logging.Logger | None = None) -> None:
         """Take one record that *logger* lets through."""
 
-    def refuse(self, record: logging.LogRecord, error: BaseException) -> None:
+    def refuse(self, record: logging.LogRecord, error: Exception) -> None:
         """Count a record that could not be taken."""
 
 
@@ -127,12 +127,12 @@ def _tree(kind: type) -> set[type]:
 
 
 def _names(method: Any) -> set[str] | None:
-    """What a method mentions; None where there is none, or nothing is known of it."""
+    """The names that a method mentions; None where that cannot be known."""
     return set(method.__code__.co_names) if isinstance(method, types.FunctionType) else None
 
 
 def _filter(intake: Taker, below: Any, wrapped: set[type]) -> _Filter:
-    """What stands in the place of `Logger.filter`; *below* is what was there, None where it was the base class's."""
+    """The replacement of `Logger.filter`; *below* is the replaced method, None where it was the base class's."""
     plain: set[str] = set()
     paths, standard_size = intake.paths, STANDARD_SIZE
     primitives, max_args = PRIMITIVES, MAX_ARGS
@@ -164,7 +164,7 @@ def _filter(intake: Taker, below: Any, wrapped: set[type]) -> _Filter:
             if modern and isinstance(result, Record):
                 passed = record = result
         try:
-            # What most records are: a logger of no special kind, a text, primitives, nothing else. Everything is read
+            # Most records: a logger of no special kind, a text, primitives, nothing else. Everything is read
             # before `__dict__`, which slows each later access down (on 3.11 and 3.12 it has to be made first).
             name, levelno, path, args = record.name, record.levelno, record.pathname, record.args
             line, func, thread = record.lineno, record.funcName, record.threadName
@@ -193,9 +193,7 @@ def _filter(intake: Taker, below: Any, wrapped: set[type]) -> _Filter:
                 intake.take(record, self)
                 if intake.is_plain(name):
                     plain.add(name)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # noqa: BLE001 - a training job must not die of what stands in a record
+        except Exception as error:  # noqa: BLE001 - a training job must not die of what is in a record
             intake.refuse(record, error)
         return passed
 

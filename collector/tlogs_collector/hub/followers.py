@@ -20,7 +20,7 @@ STEP_NS: Final = 250_000_000
 
 
 class _State(NamedTuple):
-    """What a follower is told about a run; it is told again only when this changes."""
+    """A run's state as sent to followers, again only when it changes."""
 
     taken: int
     horizon_ns: int

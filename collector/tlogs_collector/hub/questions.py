@@ -1,4 +1,4 @@
-"""What operators ask: rows of runs and ranks, levels; changes, following and pages are handed on. Pure."""
+"""Operators' questions: rows of runs and ranks, levels; changes, following and pages are handed on. Pure."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Questions:
         return connection in self.followers.by_connection or self.changes.is_awaited_by(connection)
 
     def tick(self, now: Moment) -> list[Action]:
-        """What operators are sent as time passes: reports whose deadline has passed, and news."""
+        """Messages due to operators as time passes: reports whose deadline has passed, and news."""
         return self.changes.tick(now) + self.followers.tick(now)
 
     def _answer(self, ask: Ask, now: Moment) -> tuple[str, Any]:
@@ -149,7 +149,7 @@ def _lease_row(lease: Lease, run: Run) -> LeaseRow:
 
 
 def _reports(run: Run) -> list[tuple[str, bytes]]:
-    """What the ranks report of their levels, the same report once: from thousands of ranks it fits one message."""
+    """The ranks' reports of their levels, equal ones once: from thousands of ranks they fit one message."""
     groups: dict[bytes, list[int]] = {}
     for peer in run.newest():
         if peer.is_open and peer.rank is not None:

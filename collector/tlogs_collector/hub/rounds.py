@@ -1,7 +1,7 @@
 """Rounds: a request to ranks, the answers that are still missing, and the deadline for them.
 
 Pure. A round is over when every rank in it has answered or ended, or when its deadline has passed. What is asked, what
-counts as an answer, and what is told to those who asked, is for the owner of the rounds to say.
+counts as an answer, and what those who asked are sent, the owner of the rounds decides.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Rounds(Generic[Request]):
         return begun
 
     def answered(self, peer: Peer, is_answer: Callable[[Request], bool]) -> list[Round[Request]]:
-        """Cross *peer* off where it has ended or what it said *is_answer*; return the rounds that are over by this."""
+        """Cross *peer* off if it has ended or its message *is_answer*; return the rounds completed by this."""
         for one in self._open:
             if one.run == peer.run and (not peer.is_open or is_answer(one.request)):
                 one.missing.discard(peer.stream)

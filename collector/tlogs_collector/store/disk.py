@@ -73,7 +73,7 @@ class Disk(Protocol):
         """Remove an empty directory."""
 
     def names(self, path: str) -> list[str]:
-        """What is in a directory."""
+        """The names in a directory."""
 
     def is_directory(self, path: str) -> bool:
         """Whether there is a directory of that name."""

@@ -42,7 +42,7 @@ class RunFailed(StoreError):
 
 @dataclass(slots=True)
 class StoredStream:
-    """What is stored of one stream; kept up to date by the store.
+    """The stored state of one stream; kept up to date by the store.
 
     Every number below `watermark` has been stored; `records` are there now, without what was removed or damaged.
     """
@@ -86,7 +86,7 @@ class Store(Protocol):
         """Store a batch of a stream that `put_stream` has named.
 
         Raises:
-            StoreError: nothing of it is stored; `errno` says why. RunFailed: open the run again.
+            StoreError: nothing of it is stored; `errno` tells why. RunFailed: open the run again.
         """
 
     def put_stream(self, run: str, stream: bytes, info: StreamInfo) -> None:
@@ -104,7 +104,7 @@ class Store(Protocol):
         """
 
     def retain(self) -> bool:
-        """Make room where a bound asks for it, one step; whether there may be more to do.
+        """Make room where a bound asks for it, one step; return True if there may be more to do.
 
         Raises:
             StoreError: nothing could be removed.

@@ -1,4 +1,4 @@
-"""What ranks, collectors and operators say to each other.
+"""The messages between ranks, collectors and operators.
 
 In reading order: `messages`, `wire`, `lease`, `clock`, `endpoint`, `secret`, `notice`.
 """

@@ -17,7 +17,7 @@ MEMORY_S: Final = 60.0
 
 
 class ClockEstimate:
-    """What to add to this clock to get the collector's.
+    """An estimate of the difference between the collector's clock and this one.
 
     >>> estimate = ClockEstimate()
     >>> estimate.add(0, 1_000, 1_100, 200, now=0.0)
@@ -29,7 +29,7 @@ class ClockEstimate:
         self._exchanges: deque[tuple[float, int, int]] = deque()
 
     def add(self, sent_ns: int, received_ns: int, replied_ns: int, got_ns: int, now: float) -> None:
-        """Take in one exchange; times in nanoseconds, *now* in seconds. An impossible one is passed over."""
+        """Take in one exchange; times in nanoseconds, *now* in seconds. An impossible one is discarded."""
         round_trip = (got_ns - sent_ns) - (replied_ns - received_ns)
         if round_trip < 0 or replied_ns < received_ns:
             return

@@ -34,7 +34,7 @@ class Endpoint:
         """Read an endpoint; only one to listen on may leave the port open.
 
         Raises:
-            ConfigError: *text* is no endpoint; *source* says where it was found.
+            ConfigError: *text* is not an endpoint; *source* names where it was found.
         """
         bare = text.strip().removeprefix("tcp://")
         host, colon, port = bare.rpartition(":")

@@ -29,9 +29,9 @@ _MAX_LEVEL: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """What an operator asked for.
+    """A change of levels that an operator asked for.
 
-    `settings` names a component, an artifact or a module and says its level, or True or False for an artifact; `all`
+    `settings` gives a component, an artifact or a module its level, or True or False for an artifact; `all`
     stands for torch's default level. `ranks` and `hosts` (a glob) are the scope. `ends_ns` is the end on the
     collector's wall clock, None for ever; `ttl_s` is what was left of it when it was sent. A lease with `replace`
     returns everything that it does not name to its default; one with `force` is laid over TORCH_LOGS, and enables
@@ -77,7 +77,7 @@ class Lease:
 
     @classmethod
     def from_map(cls, values: Any) -> Lease:
-        """Read a map that `as_map` made; keys of a newer version are passed over.
+        """Read a map that `as_map` made; keys of a newer version are ignored.
 
         Raises:
             MessageError: not a map, a key is missing, or a value cannot be used.
@@ -125,7 +125,7 @@ def _check_settings(settings: dict[Any, Any], *, may_be_empty: bool) -> None:
         raise MessageError(f"a lease with {len(settings)} settings, expected 1 to {MAX_SETTINGS}")
     for name, value in settings.items():
         if type(name) is not str or _NAME.fullmatch(name) is None:
-            raise MessageError(f"a lease for {name!r}, which is no name")
+            raise MessageError(f"a lease for {name!r}, which is not a valid name")
         if type(value) is not bool and (type(value) is not int or not 0 <= value <= _MAX_LEVEL):
             raise MessageError(f"a lease that sets {name} to {value!r}, expected a level or true or false")
 
@@ -133,7 +133,7 @@ def _check_settings(settings: dict[Any, Any], *, may_be_empty: bool) -> None:
 def stack(leases: Iterable[Lease], new: Lease) -> list[Lease]:
     """*leases*, oldest first, with *new*: in the place of one with the same names and scope, else on top.
 
-    A lease with `replace` goes on top always, since it hides what lies below it; the same one given before goes.
+    A lease with `replace` always goes on top, since it hides everything below it; an earlier equal one is removed.
     """
     found = list(leases)
     for index, old in enumerate(found):

@@ -1,8 +1,8 @@
-"""What a collector answers operators: the rows behind `tlogs ranks`, `levels`, `set-logs` and the list of live runs.
+"""A collector's answers to operators: the rows behind `tlogs ranks`, `levels`, `set-logs` and the list of live runs.
 
 They travel as the maps that they are, and `--json` prints them so: a key of theirs is part of the contract. Sets of
 ranks are texts (`0-3,8`). Answers come from the collector that the operator chose and authenticated; `expect` checks
-that it speaks of the same rows, so that a collector of another version ends in a sentence and not in a KeyError.
+that its rows have the same keys, so that another version's collector ends in a sentence and not in a KeyError.
 """
 
 from __future__ import annotations
@@ -117,14 +117,14 @@ class LevelsReport(TypedDict):
 
 
 class ComponentLevel(TypedDict):
-    """The level that was asked for, None where none was, and the one in effect."""
+    """The configured level (None if unset) and the effective one."""
 
     configured: str | None
     effective: str
 
 
 class RankLevels(TypedDict, total=False):
-    """What a rank reports of its levels; empty before it has."""
+    """A rank's report of its levels; empty before the first."""
 
     components: dict[str, ComponentLevel]
     artifacts: list[str]
@@ -133,7 +133,7 @@ class RankLevels(TypedDict, total=False):
 
 
 class ChangeReport(TypedDict):
-    """What became of a change; `ignored` and `failed` give the reason by rank."""
+    """The outcome of a change; `ignored` and `failed` give the reason by rank."""
 
     run: str
     revision: int

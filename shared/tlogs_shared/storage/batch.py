@@ -5,7 +5,7 @@ Theory of operation
 A frame is a fixed header and a payload. Two kinds exist: a *batch* (records of one stream, one behind the other,
 compressed) and a *stream* frame (a msgpack map: what is known of one stream, see `tlogs_shared.storage.segment`). The
 collector checks header and payload and stores both as they came; it never looks inside a batch. What a reader wants
-to choose by (stream, number, time, level) therefore stands in the header.
+to choose by (stream, number, time, level) is therefore in the header.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ HEADER_BYTES: Final = _STRUCT.size + _CRC.size
 
 
 class Kind(IntEnum):
-    """What the payload of a frame is."""
+    """The kind of a frame's payload."""
 
     BATCH = 1
     STREAM = 2
@@ -186,7 +186,7 @@ def raw_payload(header: Header, payload: bytes | memoryview) -> bytes:
         import zstandard  # a worker, which reads no batch, does not load it
 
         try:
-            # What the frame says of its own size is what the decompressor makes room for, whatever bound it is given:
+            # The decompressor allocates the size that the frame claims, whatever bound it is given:
             # a few hostile bytes could ask for gigabytes.
             declared = zstandard.get_frame_parameters(payload).content_size
             if declared not in (header.raw_size, zstandard.CONTENTSIZE_UNKNOWN):
@@ -212,7 +212,7 @@ def pieces(header: Header, payload: bytes | memoryview, size: int) -> Iterator[l
     """The records of a batch, *size* at a time: decoded, they take five times the memory of their bytes.
 
     Raises:
-        MessageError: the payload does not hold what the header says; what came before that is good.
+        MessageError: the payload does not match the header; everything yielded before is good.
     """
     raw = raw_payload(header, payload)
     reader = unpacker(len(raw))
@@ -227,6 +227,6 @@ def pieces(header: Header, payload: bytes | memoryview, size: int) -> Iterator[l
     except MessageError:
         raise
     except (msgpack.UnpackException, ValueError, TypeError) as error:
-        raise MessageError(f"a batch that is no msgpack: {error or type(error).__name__}") from None
+        raise MessageError(f"a batch that is not msgpack: {error or type(error).__name__}") from None
     if left or reader.tell() != len(raw):
         raise MessageError(f"expected {header.count} records, found {'more' if left <= 0 else header.count - left}")

@@ -29,7 +29,7 @@ def unpack_index(data: bytes) -> tuple[list[tuple[Header, Position]], Position]:
         MessageError: *data* is not an index page.
     """
     if (len(data) - _POSITION.size) % _ROW_BYTES:
-        raise MessageError(f"a page of {len(data)} bytes is no index")
+        raise MessageError(f"a page of {len(data)} bytes is not an index")
     frames = []
     for start in range(_POSITION.size, len(data), _ROW_BYTES):
         position = Position(*_POSITION.unpack_from(data, start))

@@ -57,7 +57,7 @@ NEW_SUFFIX: Final = ".new"
 FAULT_SUFFIX: Final = ".fault"
 
 RUN_NAME_RULE: Final = "a name of up to 128 letters, digits, '.', '_' and '-'"
-"""What `is_run_name` asks for, as an error text says it."""
+"""The rule of `is_run_name`, for error texts."""
 
 _RUN_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 _SEGMENT: Final = re.compile(r"segment-(\d{8,10})\.tlf", re.ASCII)

@@ -1,4 +1,4 @@
-"""What was taken out of a run to save space, so that it counts as dropped, not as lost."""
+"""The numbers removed from a run to save space, so that they count as dropped, not as lost."""
 
 from __future__ import annotations
 

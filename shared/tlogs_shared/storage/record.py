@@ -49,7 +49,7 @@ MAX_ITEMS: Final = 4 * MAX_ARGS
 """No array or map in a record is longer: an unpacker makes room for what a few bytes only claim."""
 
 RECORD_SLACK: Final = 64 * 1024
-"""What the other fields of a record with a message of full size may take beside it."""
+"""The room for the other fields of a record, beside a message of full size."""
 
 _HEAD: Final = struct.Struct(">BBQ")
 _ARRAY_OF_11: Final = 0x9B
@@ -161,8 +161,8 @@ def unpack_all(data: bytes) -> Iterator[Fields]:
             yield fields(values)
     except MessageError:
         raise
-    except (msgpack.UnpackException, ValueError, TypeError) as error:  # msgpack's errors for bytes that are no msgpack
-        raise MessageError(f"bytes that are no record: {error or type(error).__name__}") from None
+    except (msgpack.UnpackException, ValueError, TypeError) as error:  # msgpack's errors for malformed bytes
+        raise MessageError(f"bytes that are not a record: {error or type(error).__name__}") from None
     if reader.tell() != len(data):
         raise MessageError(f"{len(data) - reader.tell()} bytes after the last whole record")
 
@@ -196,7 +196,7 @@ def message_of(record: Fields) -> str:
 
 
 _TAME: Final[set[str]] = set()
-"""Templates that were found to be tame; a training job has some hundreds, and says each of them again and again."""
+"""Templates that were found to be tame; a training job has some hundreds, each used again and again."""
 
 _TAME_KEPT: Final = 4096
 _WIDEST: Final = 1_000_000

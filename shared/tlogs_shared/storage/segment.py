@@ -6,9 +6,9 @@ A segment is a file header of fixed size and then frames, one behind the other, 
 them. It can be read without any other: the stream frame of every stream with a batch in it comes before that batch.
 One life of one daemon writes a segment, and only at its end; a daemon that continues a run begins a new one.
 
-Three things in the file header make a run's end certain after a crash. The *mark* says up to where the file is known
+Three things in the file header make a run's end certain after a crash. The *mark* tells up to where the file is known
 to be on the disk; it is written after each sync, in place, and as segments are synced in their order, a mark in a
-later segment vouches for all earlier ones whole. `previous` says which segment came before and where it ended, so a
+later segment vouches for all earlier ones whole. `previous` names the segment before this one and its end, so a
 segment that lost its end, or is missing, is noticed by the one after it. Behind the last mark nothing was
 acknowledged: what does not fit together there is cut off. Before it nothing is ever cut: damage there is skipped
 to the next sound frame.
@@ -38,9 +38,9 @@ __all__ = [
     "MARK_OFFSET",
     "THINNED_BASE",
     "Ending",
-    "FileHeader",
     "Frame",
     "Scan",
+    "SegmentHeader",
     "frame_end",
     "pack_mark",
     "pack_stream",
@@ -52,7 +52,7 @@ FILE_HEADER_BYTES: Final = 256
 """Fixed, so that the frames are found even where the file header is damaged."""
 
 MARK_OFFSET: Final = 240
-"""Where the mark stands in the file; it never crosses a sector, so it is written whole or not at all."""
+"""The mark's offset in the file; it never crosses a sector, so it is written whole or not at all."""
 
 THINNED_BASE: Final = 1 << 40
 """Added to the offsets of a thinned segment; no segment grows that large."""
@@ -79,7 +79,7 @@ def frame_end(header: Header, position: Position) -> Position:
 
 
 @dataclass(frozen=True, slots=True)
-class FileHeader:
+class SegmentHeader:
     """The beginning of a segment.
 
     `run` is the run's name when the file was made; the directory may have been renamed since. `previous` is the end
@@ -93,7 +93,7 @@ class FileHeader:
 
     @property
     def base(self) -> int:
-        """What is added to an offset in the file to get a position's offset."""
+        """Added to an offset in the file to get a position's offset."""
         return THINNED_BASE if self.thinned else 0
 
     def follows(self, end: Position) -> bool:
@@ -114,7 +114,7 @@ class FileHeader:
         return (packed + _CRC.pack(zlib.crc32(packed))).ljust(FILE_HEADER_BYTES, b"\0")
 
     @classmethod
-    def unpack(cls, data: bytes) -> FileHeader:
+    def unpack(cls, data: bytes) -> SegmentHeader:
         """Read a file header; bytes after it are not looked at.
 
         Raises:
@@ -136,7 +136,7 @@ class FileHeader:
 
 
 def pack_mark(end: int) -> bytes:
-    """The mark that says: everything below the offset *end* of this file is on the disk."""
+    """A mark: everything below the offset *end* of this file is on the disk."""
     packed = _MARK.pack(end)
     return packed + _CRC.pack(zlib.crc32(packed))
 
@@ -158,7 +158,7 @@ def pack_stream(stream: bytes, info: StreamInfo, watermark: int) -> tuple[Header
 
 
 def unpack_stream(header: Header, payload: bytes) -> StreamInfo:
-    """What a stream frame says.
+    """The stream described by a stream frame.
 
     Raises:
         MessageError: it is not a stream frame, or damaged.
@@ -168,7 +168,7 @@ def unpack_stream(header: Header, payload: bytes) -> StreamInfo:
     try:
         values: Any = msgpack.unpackb(raw, strict_map_key=False, unicode_errors="surrogatepass")
     except (msgpack.UnpackException, ValueError, TypeError) as error:
-        raise MessageError(f"a stream frame that is no msgpack: {error or type(error).__name__}") from None
+        raise MessageError(f"a stream frame that is not msgpack: {error or type(error).__name__}") from None
     return StreamInfo.from_map(values)
 
 
@@ -203,7 +203,7 @@ class Ending(Enum):
 class Scan:
     """The frames of one segment, in order, found without reading their payloads.
 
-    `end` is where the iteration has come to: behind the last frame; when it is over, `why` says why.
+    `end` is the end of the last frame yielded; after the iteration `why` tells why it ended.
     With `verify` the payloads are read too and compared with their checksums. With `skip` damage does not end the
     scan: it goes on at the next sound frame, and `damage` lists what was skipped, as (from, to).
     """

@@ -9,7 +9,7 @@ from tlogs_shared.errors import MessageError
 from tlogs_shared.storage.batch import Header
 from tlogs_shared.storage.layout import segment_name
 from tlogs_shared.storage.position import Position
-from tlogs_shared.storage.segment import FILE_HEADER_BYTES, THINNED_BASE, FileHeader, Read, Scan, unpack_mark
+from tlogs_shared.storage.segment import FILE_HEADER_BYTES, THINNED_BASE, Read, Scan, SegmentHeader, unpack_mark
 
 __all__ = ["SegmentReader"]
 
@@ -25,17 +25,17 @@ class SegmentReader:
         self.number = number
         self.read_file = read_file
         self.size = size
-        self.header: FileHeader | None
+        self.header: SegmentHeader | None
         beginning = read_file(FILE_HEADER_BYTES, 0)
         self.mark = unpack_mark(beginning)
         try:
-            self.header = FileHeader.unpack(beginning)
+            self.header = SegmentHeader.unpack(beginning)
         except MessageError:
             self.header = None
 
     @property
     def base(self) -> int:
-        """What is added to an offset in the file to get a position's offset."""
+        """Added to an offset in the file to get a position's offset."""
         return self.header.base if self.header else 0
 
     def holds(self, offset: int) -> bool:

@@ -39,7 +39,7 @@ def test_any_text_is_clauses_or_a_directive_error(text: str) -> None:
     ("text", "complaint"),
     [
         ("'dynamo'", "quotes became part of the value"),
-        ("dynamo ,aot", "blanks may stand only after a comma"),
+        ("dynamo ,aot", "blanks are allowed only after a comma"),
         (" dynamo", "blanks"),
         ("dynamo,", "nothing between two commas"),
         ("dynamo,,aot", "nothing between two commas"),

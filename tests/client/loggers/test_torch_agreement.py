@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 from tlogs.levels.registry import Registry, recorded
 from tlogs.levels.torch_names import SINCE
 
+pytestmark = pytest.mark.timeout(600)  # hundreds of forks; 180 s were not enough at a load of 18
+
 ANSWERS = Path(__file__).parents[2] / "data" / "torch_answers.json"
 
 RECORDED_WITH = "2.13.0"

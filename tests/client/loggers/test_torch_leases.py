@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from tlogs.levels.registry import recorded
 from tlogs.levels.set_logs import in_call_order
 
+pytestmark = pytest.mark.timeout(600)  # hundreds of forks; 180 s were not enough at a load of 18
+
 GUARDS, BREAKS, BYTECODE = "torch._dynamo.guards.__guards", "torch._dynamo.exc.__graph_breaks", "torch._x.__bytecode"
 C10D, DYNAMO = "torch.distributed.distributed_c10d", "torch._dynamo"
 PROBE = sorted({*recorded().loggers(), "torch._dynamo.convert_frame", "homod", "mymod", GUARDS, BREAKS, BYTECODE})

@@ -60,6 +60,7 @@ def test_forks_while_other_threads_log(tmp_path: Path) -> None:
         """
         def forked():
             own.abandon()
+            intake.forked()
             def first(*values):
                 intake.append = outbox(f"child{os.getpid()}").append
                 return intake.append(*values)
@@ -176,7 +177,10 @@ def test_warnings_and_logging_while_a_record_is_made(tmp_path: Path) -> None:
         import warnings
         warnings.simplefilter("always")
         logging.captureWarnings(True)
+        class Emitting(logging.Handler):
+            def emit(self, record): pass
         logging.getLogger("py.warnings").addHandler(logging.NullHandler())
+        log.addHandler(Emitting())  # where no handler emits a record, the program's own __repr__ is not run
         class Noisy:
             def __repr__(self):
                 warnings.warn("deprecated")
@@ -188,7 +192,7 @@ def test_warnings_and_logging_while_a_record_is_made(tmp_path: Path) -> None:
     )["parent"]
     inner = ["deprecated", "inside"]
     kinds = ["deprecated" if "deprecated" in text else text for text in found]
-    assert kinds == [*inner, "noisy"] * 3 + [*inner, "x"]
+    assert kinds == [*inner, "noisy"] * 3 + ["x"]
 
 
 def test_another_thread_is_not_held_up_by_a_full_outbox(tmp_path: Path) -> None:

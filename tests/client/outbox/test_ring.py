@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlogs.outbox import ring
-from tlogs.outbox.ring import Entry, FileHeader, Process, pieces_of, scan, skim
+from tlogs.outbox.ring import Entry, OutboxHeader, Process, pieces_of, scan, skim
 from tlogs_shared.errors import MessageError
 from tlogs_shared.storage.batch import TARGET_RAW_BYTES
 from tlogs_shared.storage.record import Fields, pack, unpack_all
 
-HEADER = FileHeader(
+HEADER = OutboxHeader(
     b"0123456789abcdef", 1 << 20, 1 << 19, 7, {"run": "a", "rank": 3}, {10: 4, -1: 2},
     Process(77, 123456, 4026531836, 4026531841, b"b" * 16), 10**18, True,
 )  # fmt: skip
@@ -28,7 +28,7 @@ RUN = [record(1 << 32), record((1 << 32) + 5, 40), record((1 << 32) + 5)]
 
 
 def test_a_header_is_read_back_as_it_was_packed() -> None:
-    assert FileHeader.unpack(HEADER.pack()) == HEADER
+    assert OutboxHeader.unpack(HEADER.pack()) == HEADER
 
 
 @given(st.binary(max_size=200), st.integers(0, ring.HEADER_BYTES))
@@ -36,7 +36,7 @@ def test_any_header_gives_a_header_or_a_message_error(noise: bytes, where: int) 
     data = bytearray(HEADER.pack())
     data[where : where + len(noise)] = noise
     try:
-        FileHeader.unpack(bytes(data))
+        OutboxHeader.unpack(bytes(data))
     except MessageError:
         pass
 
@@ -55,7 +55,7 @@ def test_any_header_gives_a_header_or_a_message_error(noise: bytes, where: int) 
 )
 def test_what_is_no_header_is_refused(data: bytes) -> None:
     with pytest.raises(MessageError):
-        FileHeader.unpack(data)
+        OutboxHeader.unpack(data)
 
 
 def test_metadata_goes_to_the_slot_that_is_not_in_use() -> None:
@@ -63,7 +63,7 @@ def test_metadata_goes_to_the_slot_that_is_not_in_use() -> None:
     slot = int.from_bytes(data[ring.META * 8 : ring.META * 8 + 8], "little")
     where, new, packed = ring.pack_meta({"run": "b"}, slot)
     data[where : where + len(packed)] = packed
-    assert FileHeader.unpack(bytes(data)).meta == {"run": "a", "rank": 3}
+    assert OutboxHeader.unpack(bytes(data)).meta == {"run": "a", "rank": 3}
     assert ring.unpack_meta(bytes(data), new) == {"run": "b"}
 
 

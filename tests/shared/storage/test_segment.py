@@ -17,8 +17,8 @@ from tlogs_shared.storage.segment import (
     MARK_OFFSET,
     THINNED_BASE,
     Ending,
-    FileHeader,
     Scan,
+    SegmentHeader,
     pack_mark,
     pack_stream,
     unpack_mark,
@@ -36,7 +36,7 @@ def frame(first: int, payload: bytes) -> bytes:
 
 def segment(payloads: list[bytes]) -> tuple[bytes, list[int]]:
     """A segment with one frame for each payload, and the offsets at which they begin and the last ends."""
-    data = FileHeader("run", 1).pack()
+    data = SegmentHeader("run", 1).pack()
     offsets = [len(data)]
     for first, payload in enumerate(payloads):
         data += frame(first, payload)
@@ -63,34 +63,34 @@ def test_other_files_are_no_segments(name: str) -> None:
 
 
 def test_a_file_header_survives_packing_with_the_longest_name() -> None:
-    header = FileHeader("r" * 128, 7, Position(6, 123456789012), thinned=True)
+    header = SegmentHeader("r" * 128, 7, Position(6, 123456789012), thinned=True)
     packed = header.pack()
     assert len(packed) == FILE_HEADER_BYTES
-    assert FileHeader.unpack(packed) == header
+    assert SegmentHeader.unpack(packed) == header
     assert header.base == THINNED_BASE
 
 
 @given(st.integers(0, 8 * (4 + 2 + 2 + 4 + 4 + 8 + 128 + 4) - 1))
 def test_one_flipped_bit_in_a_file_header_is_noticed(bit: int) -> None:
-    packed = bytearray(FileHeader("run", 7).pack())
+    packed = bytearray(SegmentHeader("run", 7).pack())
     packed[bit // 8] ^= 1 << bit % 8
     with pytest.raises(MessageError):
-        FileHeader.unpack(bytes(packed))
+        SegmentHeader.unpack(bytes(packed))
 
 
 def test_a_file_header_that_is_not_all_there_is_refused() -> None:
     with pytest.raises(MessageError, match="256 bytes, found 3"):
-        FileHeader.unpack(b"TLS")
+        SegmentHeader.unpack(b"TLS")
 
 
 @given(st.integers(0, 2**63))
 def test_a_mark_is_read_where_it_was_written(end: int) -> None:
-    data = bytearray(FileHeader("run", 1).pack())
+    data = bytearray(SegmentHeader("run", 1).pack())
     assert unpack_mark(bytes(data)) == 0
     packed = pack_mark(end)
     data[MARK_OFFSET : MARK_OFFSET + len(packed)] = packed
     assert unpack_mark(bytes(data)) == end
-    assert FileHeader.unpack(bytes(data)).run == "run", "the mark is no part of what the checksum covers"
+    assert SegmentHeader.unpack(bytes(data)).run == "run", "the mark is no part of what the checksum covers"
     data[MARK_OFFSET] ^= 1
     assert unpack_mark(bytes(data)) == 0
 
@@ -175,7 +175,7 @@ def test_a_search_finds_a_frame_across_the_border_of_its_pieces() -> None:
     """Damage longer than what is searched at once, with the next frame's first bytes in two pieces."""
     good = frame(1, b"payload")
     for slack in range(5):
-        data = FileHeader("run", 1).pack() + b"\xff" * ((1 << 20) - slack) + good
+        data = SegmentHeader("run", 1).pack() + b"\xff" * ((1 << 20) - slack) + good
         assert [item.header.first for item in scan(data, skip=True)] == [1]
 
 
@@ -231,14 +231,14 @@ def test_what_is_no_ledger_is_refused(values: object) -> None:
 
 def test_a_segment_of_a_newer_version_is_not_guessed_at(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tlogs_shared.storage.segment._VERSION", 2)
-    newer = FileHeader("run", 1).pack()
+    newer = SegmentHeader("run", 1).pack()
     monkeypatch.undo()
     with pytest.raises(MessageError, match="a segment of version 2, this tlogs reads version 1; install a newer one"):
-        FileHeader.unpack(newer)
+        SegmentHeader.unpack(newer)
 
 
 def test_a_search_ends_where_the_file_was_cut_meanwhile() -> None:
-    data = FileHeader("run", 1).pack() + b"damage" * 40
+    data = SegmentHeader("run", 1).pack() + b"damage" * 40
     found = Scan(lambda size, offset: data[offset : offset + size], len(data) + (1 << 21), skip=True)
     assert list(found) == []
     assert found.why is Ending.DAMAGED

@@ -8,7 +8,7 @@ import pytest
 
 from tlogs_shared.storage.batch import Header, seal
 from tlogs_shared.storage.position import Position
-from tlogs_shared.storage.segment import FILE_HEADER_BYTES, THINNED_BASE, FileHeader, frame_end, pack_mark
+from tlogs_shared.storage.segment import FILE_HEADER_BYTES, THINNED_BASE, SegmentHeader, frame_end, pack_mark
 from tlogs_shared.storage.segment_reader import SegmentReader
 
 FRAMES = [seal(Header(b"s" * 16, first=first, count=1), b"x" * 10) for first in range(3)]
@@ -21,7 +21,7 @@ def reader_of(beginning: bytes) -> SegmentReader:
 
 @pytest.mark.parametrize("thinned", [False, True])
 def test_frames_are_found_and_read_by_their_positions(thinned: bool) -> None:
-    reader = reader_of(FileHeader("run", 7, thinned=thinned).pack())
+    reader = reader_of(SegmentHeader("run", 7, thinned=thinned).pack())
     base = THINNED_BASE if thinned else 0
     found = list(reader.place(reader.scan()))
     assert [header for header, _ in found] == [header for header, _ in FRAMES]
@@ -33,7 +33,7 @@ def test_frames_are_found_and_read_by_their_positions(thinned: bool) -> None:
 
 
 def test_an_offset_from_before_a_segment_was_thinned_means_its_beginning() -> None:
-    reader = reader_of(FileHeader("run", 7, thinned=True).pack())
+    reader = reader_of(SegmentHeader("run", 7, thinned=True).pack())
     assert not reader.holds(FILE_HEADER_BYTES + 50)
     assert len(list(reader.place(reader.scan(FILE_HEADER_BYTES + 50)))) == 3
     with pytest.raises(FileNotFoundError, match="removed to save space"):
@@ -47,6 +47,6 @@ def test_frames_are_found_where_the_file_header_is_damaged() -> None:
 
 
 def test_the_mark_is_read() -> None:
-    beginning = FileHeader("run", 7).pack()
+    beginning = SegmentHeader("run", 7).pack()
     mark = pack_mark(400)
     assert reader_of(beginning[:240] + mark + beginning[240 + len(mark) :]).mark == 400

@@ -19,7 +19,7 @@ def left_open(directory: Path) -> list[Known]:
         try:
             meta = json.loads((path / RUN_FILE).read_bytes())
         except (OSError, ValueError):
-            continue  # no run, or one whose opening says what is wrong with it
+            continue  # not a run, or one whose error is reported when it is opened
         if not isinstance(meta, dict) or "ended_ns" in meta or is_locked(path / LOCK_FILE):
             continue
         key, created_ns = meta.get("key"), meta.get("created_ns")

@@ -53,7 +53,7 @@ _ROOM_BYTES: Final = 16 << 20
 _AGE_CHECK_S: Final = 60.0
 _LOCK_TRIES: Final = 10
 _LOCK_PAUSE_S: Final = 0.02
-"""A reader that looks whether the run is live holds the lock for an instant."""
+"""A reader that checks whether the run is live holds the lock for an instant."""
 
 
 class LocalStore:
@@ -250,12 +250,12 @@ class LocalStore:
             directory.append_control(line)
 
     def read_control(self, run: str) -> list[dict[str, Any]]:
-        """The lines of the run's control journal; one that is not whole is passed over."""
+        """The lines of the run's control journal; malformed lines (e.g. a partial last one) are skipped."""
         path = f"{self._path(run)}/{CONTROL_FILE}"
         found = []
         with _store_errors(path):
             try:
-                # What follows the last newline is half a line.
+                # After the last newline there is at most a partial line.
                 lines = read_whole(self._disk, path).split(b"\n")[:-1]
             except FileNotFoundError:
                 return []

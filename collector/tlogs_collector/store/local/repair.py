@@ -1,7 +1,7 @@
-"""What is left of a run after whatever happened to it, and the cut that makes it whole again.
+"""Repair of a run: finding its sound frames after a crash or damage, and cutting it back to a good end.
 
 Up to the last mark (`tlogs_shared.storage.segment`) everything was synced and may have been acknowledged: nothing is
-cut there, damage is noted and passed over. Behind it nothing was acknowledged. Power loss leaves any part of it, so
+cut there, damage is noted and skipped. Behind it nothing was acknowledged. Power loss leaves any part of it, so
 the frames are checked, payloads too, and from the first thing that does not fit all the rest is set aside. What is
 kept is synced before anybody is told of it, and so is the cut: came the rest back after a power loss, it would
 contradict the segment that was begun in its place.
@@ -25,9 +25,9 @@ from tlogs_shared.storage.segment import (
     FILE_HEADER_BYTES,
     MARK_OFFSET,
     Ending,
-    FileHeader,
     Frame,
     Scan,
+    SegmentHeader,
     pack_mark,
     unpack_mark,
     unpack_stream,
@@ -50,16 +50,16 @@ class _Found:
 
     number: int
     file: int
-    header: FileHeader | None
+    header: SegmentHeader | None
     mark: int
     size: int
 
 
 @dataclass(slots=True)
 class Repair:
-    """Goes through a run's segments; afterwards its fields say what there is.
+    """Scans a run's segments; afterwards its fields describe the run.
 
-    `last_frames` says for each stream in which segment its last stream frame stands. With `trusted`, nothing behind
+    `last_frames` gives for each stream the segment with its last stream frame. With `trusted`, nothing behind
     that place is kept, however sound it looks: a sync of it has failed.
     """
 
@@ -90,7 +90,7 @@ class Repair:
             kept = [item for item in found if self._take(item, known)]
             last = [item for item in kept if item.number >= known.segment]
             for item in last:
-                # Also where nothing stands behind the mark: an earlier try may have cut it and got no further.
+                # Also where nothing is behind the mark: an earlier try may have cut it and got no further.
                 self.disk.sync(item.file)
             self.disk.sync_directory(self.path)
             for item in last:
@@ -122,9 +122,9 @@ class Repair:
     def _open(self, number: int) -> _Found:
         file = self.disk.open(f"{self.path}/{segment_name(number)}")
         beginning = self.disk.read(file, FILE_HEADER_BYTES, 0)
-        header: FileHeader | None
+        header: SegmentHeader | None
         try:
-            header = FileHeader.unpack(beginning)
+            header = SegmentHeader.unpack(beginning)
         except MessageError:
             header = None
         return _Found(number, file, header, unpack_mark(beginning), self.disk.size(file))
@@ -148,7 +148,7 @@ class Repair:
 
         scan = Scan(self._reader(item), min(floor, item.size), skip=True)
         self._count(item, scan)
-        self.notes += [f"{name}: {to - at} damaged bytes at {at} are passed over" for at, to in scan.damage]
+        self.notes += [f"{name}: {to - at} damaged bytes at {at} are skipped" for at, to in scan.damage]
         end = scan.end
         if scan.why is not Ending.CLEAN:
             self.notes.append(f"{name}: {scan.why.value} at {scan.end}, {min(floor, item.size) - scan.end} bytes lost")

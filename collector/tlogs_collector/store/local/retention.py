@@ -28,7 +28,7 @@ from tlogs_shared.storage.layout import (
     parse_torn,
     segment_name,
 )
-from tlogs_shared.storage.segment import FILE_HEADER_BYTES, MARK_OFFSET, FileHeader, Frame, pack_mark, pack_stream
+from tlogs_shared.storage.segment import FILE_HEADER_BYTES, MARK_OFFSET, Frame, SegmentHeader, pack_mark, pack_stream
 from tlogs_shared.storage.segment_reader import SegmentReader
 
 __all__ = ["remove_run", "shrink"]
@@ -37,7 +37,7 @@ _KEPT_LEVEL: Final = logging.WARNING
 
 
 def shrink(run: RunDirectory, lock: threading.Lock, flush: Callable[[RunDirectory], None]) -> bool:
-    """Thin or drop one segment of *run*; False where there is none to take.
+    """Thin or drop one segment of *run*; return False if there is none left to take.
 
     *lock* is the store's; *flush* syncs the run, and is called without it.
 
@@ -50,7 +50,7 @@ def shrink(run: RunDirectory, lock: threading.Lock, flush: Callable[[RunDirector
         if not segment.thinned:
             thin(run, number, lock)
             return True
-    # What is known of the streams stays, said again in the newest segment. Where there is hardly more than that,
+    # The streams' descriptions stay, repeated in the newest segment. Where there is hardly more than that,
     # removing it gives no room, and would go on for ever.
     streams = run.stored.streams.items()
     known = sum(HEADER_BYTES + pack_stream(stream, stored.info, 0)[0].size for stream, stored in streams)
@@ -82,7 +82,7 @@ def thin(run: RunDirectory, number: int, lock: threading.Lock) -> None:
 
 
 def drop(run: RunDirectory, number: int, lock: threading.Lock, flush: Callable[[RunDirectory], None]) -> None:
-    """Remove the oldest segment. What only it says of a stream is said again in the newest one first.
+    """Remove the oldest segment. Stream descriptions that only it has are first repeated in the newest one.
 
     Raises:
         OSError: the disk refuses; the segment is still there, or will be gone when the run is opened again.
@@ -111,7 +111,7 @@ def drop(run: RunDirectory, number: int, lock: threading.Lock, flush: Callable[[
 
 
 def remove_run(disk: Disk, path: str, before: float) -> bool:
-    """Remove a run that nothing was written to since *before* and that no daemon has open; whether it is gone.
+    """Remove a run not written to since *before* and not open in any daemon; return True if it was removed.
 
     Files that are not the store's stay, and the directory with them.
 
@@ -145,14 +145,14 @@ class _Thinned:
     """The thinned copy of a segment: `removed` counts by level, `taken` by stream, what it leaves out.
 
     `ends` holds each stream's last stream frame and its watermark; `stale` are the streams of which something was left
-    out, so that their end has to be said once more.
+    out, so that their end has to be repeated.
     """
 
     def __init__(self, run: RunDirectory, path: str, reader: SegmentReader) -> None:
         self._disk = run.disk
         self._path = path
         self._reader = reader
-        self._header = replace(reader.header or FileHeader(run.name, reader.number), thinned=True)
+        self._header = replace(reader.header or SegmentHeader(run.name, reader.number), thinned=True)
         self.removed: Counter[int] = Counter()
         self.taken: Counter[bytes] = Counter()
         self._ends: dict[bytes, tuple[Frame, int]] = {}

@@ -18,7 +18,7 @@ from tlogs_shared.storage.batch import HEADER_BYTES, Header
 from tlogs_shared.storage.layout import CONTROL_FILE, LEDGER_FILE, RUN_FILE, segment_name
 from tlogs_shared.storage.ledger import Ledger
 from tlogs_shared.storage.position import START, Position
-from tlogs_shared.storage.segment import FILE_HEADER_BYTES, MARK_OFFSET, FileHeader, pack_mark, pack_stream
+from tlogs_shared.storage.segment import FILE_HEADER_BYTES, MARK_OFFSET, SegmentHeader, pack_mark, pack_stream
 
 __all__ = ["RunDirectory", "Unsynced"]
 
@@ -28,8 +28,8 @@ class OpenSegment:
     """A segment that is written or not yet synced.
 
     `end` is the offset behind the last complete frame, `marked` the mark in the file; `streams` have their stream
-    frame in it; `torn` says that behind `end` stands a piece of a frame that must be cut off before anything else;
-    `changed` says that no sync has begun since the last change.
+    frame in it; `torn` is True while a partial frame behind `end` must be cut off before anything else;
+    `changed` is True until a sync begins after the last change.
     """
 
     number: int
@@ -43,7 +43,7 @@ class OpenSegment:
 
 
 class Unsynced(NamedTuple):
-    """What a sync has to cover: the segments in their order, each with its end, and whether names have changed."""
+    """The extent of a sync: the segments in their order, each with its end, and whether names have changed."""
 
     segments: list[tuple[OpenSegment, int]]
     names: bool
@@ -68,7 +68,7 @@ class RunDirectory:
         self._lock = lock
         self._trusted = START
         self._notes: list[str] = []
-        """What was found so far, also by a `load` that failed in the middle."""
+        """The run as found so far, also by a `load` that failed in the middle."""
         self._segment_bytes = segment_bytes
         self._segment: OpenSegment | None = None
         self._closing: list[OpenSegment] = []
@@ -192,7 +192,7 @@ class RunDirectory:
     def _begin(self) -> OpenSegment:
         number = self._next_number
         path = f"{self.path}/{segment_name(number)}"
-        header = FileHeader(self.name, number, self.end).pack()
+        header = SegmentHeader(self.name, number, self.end).pack()
         try:
             file = self.disk.create(path)
             try:
@@ -213,7 +213,7 @@ class RunDirectory:
         return self._segment
 
     def unsynced(self) -> Unsynced:
-        """What is to be synced now; taken under the lock, then given to `flush`."""
+        """The unsynced changes; taken under the lock, then given to `flush`."""
         segments = [(item, item.end) for item in self._open_segments() if item.changed]
         for item, _ in segments:
             item.changed = False
@@ -257,7 +257,7 @@ class RunDirectory:
         self._control_changed = self._control is not None
 
     def failure(self) -> RunFailed:
-        """What to raise while the run fails."""
+        """The error to raise while the run fails."""
         assert self.failed is not None
         failure = RunFailed(self.failed.errno, f"sync failed: {self.failed.strerror}", self.path)
         failure.run = self.name
@@ -277,7 +277,7 @@ class RunDirectory:
         """Add a line to the control journal.
 
         Raises:
-            OSError: the disk refuses; a half line is passed over by readers.
+            OSError: the disk refuses; readers skip a partial line.
         """
         control = self._open_control()
         # A crash or a full disk may have left half a line, which must not swallow this one.

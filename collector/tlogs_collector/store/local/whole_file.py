@@ -44,7 +44,7 @@ def read_whole(disk: Disk, path: str) -> bytes:
     """A file's content.
 
     Raises:
-        OSError: the disk refuses, or there is no such file.
+        OSError: the disk refuses, or the file does not exist.
     """
     file = disk.open(path)
     try:
@@ -54,7 +54,7 @@ def read_whole(disk: Disk, path: str) -> bytes:
 
 
 def read_map(disk: Disk, directory: str, name: str, notes: list[str]) -> dict[str, Any] | None:
-    """The JSON map in a file, None where there is none; one that cannot be read is set aside, with a note.
+    """The JSON map in a file; None if the file does not exist. A malformed one is set aside, with a note.
 
     Raises:
         OSError: the disk refuses.
@@ -70,5 +70,5 @@ def read_map(disk: Disk, directory: str, name: str, notes: list[str]) -> dict[st
     if isinstance(values, dict):
         return values
     disk.rename(f"{directory}/{name}", f"{directory}/{name}{TORN_SUFFIX}")
-    notes.append(f"{name}: {len(data)} bytes that are no JSON map, set aside as {name}{TORN_SUFFIX}")
+    notes.append(f"{name}: {len(data)} bytes that are not a JSON map, set aside as {name}{TORN_SUFFIX}")
     return None
